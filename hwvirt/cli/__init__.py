@@ -1,0 +1,1 @@
+"""Parses arguments and calls; nothing else."""

@@ -1,0 +1,1 @@
+"""Live status of a run or of a running daemon."""

@@ -1,0 +1,1 @@
+"""Correlation map, journal, redirecting volume, store, LUN routing and the daemon."""

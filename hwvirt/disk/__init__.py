@@ -1,0 +1,1 @@
+"""What executes CDBs: loop device, file or SG_IO; discovery; the guard."""

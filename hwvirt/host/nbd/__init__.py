@@ -1,0 +1,1 @@
+"""NBD export and initiator. Ref: NetworkBlockDevice/nbd doc/proto.md."""

@@ -1,0 +1,1 @@
+"""Boots the virtual bench of user-mode Linux kernels."""

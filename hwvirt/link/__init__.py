@@ -1,0 +1,1 @@
+"""The second path between two controllers: messages, session, transports."""

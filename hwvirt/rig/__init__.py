@@ -1,0 +1,1 @@
+"""Rig file, runner, workload, history, judge and reports."""
