@@ -1,0 +1,19 @@
+"""Why a link ends, as far as others tell the reasons apart. The rest of the tree is in `hwvirt.errors`."""
+
+from __future__ import annotations
+
+from hwvirt.errors import LinkError, PeerError
+
+__all__ = ["CorruptFrame", "LinkDown", "WrongVersion"]
+
+
+class LinkDown(LinkError):
+    """The session is over or has not begun: whoever waits for a reply may ask again in the next session."""
+
+
+class CorruptFrame(PeerError):
+    """Bytes arrived that are not what a peer sends: a wrong magic, CRC-32C or digest."""
+
+
+class WrongVersion(PeerError):
+    """The other end speaks another version of the link."""

@@ -1,0 +1,162 @@
+"""The frame: header, meta, digests, data. All integers are little-endian.
+
+    header   40 bytes, the table below; ends with the CRC-32C of its other bytes
+    meta     what the kind of message lays down (messages.py)
+    digests  one CRC-32C (u32) for each `grain` bytes of data
+    data     its length is a multiple of `grain`
+
+The body CRC covers meta and digests, the digests cover the data: every bit is covered once, and the digests of block data
+are those that were computed when the data entered the house. Magic and version stay where they are in every version.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from typing import NamedTuple
+
+from hwvirt.buffers import Buffer, Pieces
+from hwvirt.digest import block_digests, crc32c
+from hwvirt.errors import PeerError
+from hwvirt.link.errors import CorruptFrame, WrongVersion
+
+__all__ = [
+    "HEADER_BYTES",
+    "LEAST_GRAIN_BYTES",
+    "MAGIC",
+    "VERSION",
+    "Body",
+    "Header",
+    "open_body",
+    "read_header",
+    "whole_body",
+    "write_frame",
+]
+
+MAGIC = b"HWVL"
+VERSION = 1
+LEAST_GRAIN_BYTES = 512
+"""Data in several grains are blocks, and no block is smaller: a peer cannot make us compute a digest for each byte."""
+
+_FIELDS = (
+    ("magic", "4s"),
+    ("version", "B"),
+    ("kind", "B"),
+    ("reserved", "H"),  # sent as zero, not read
+    ("epoch", "Q"),  # of the session; zero until both sides have proven the secret
+    ("tag", "I"),  # ties a reply to its request; zero where there is nothing to tie
+    ("meta_bytes", "I"),
+    ("data_bytes", "I"),
+    ("grain_bytes", "I"),
+    ("body_crc", "I"),
+)
+_HEADER = struct.Struct("<" + "".join(code for _, code in _FIELDS))
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CRC.size
+_RECOGNISED = MAGIC + bytes([VERSION])
+_CABLE = "Check the cable."
+
+
+class Body(NamedTuple):
+    """A message on its way: everything of a frame but the session's part. `data_bytes` is the length of `data`."""
+
+    kind: int
+    meta: bytes
+    data: Pieces
+    data_bytes: int
+    digests: array[int]
+    grain_bytes: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """What the frame will take on the wire."""
+        return HEADER_BYTES + len(self.meta) + 4 * len(self.digests) + self.data_bytes
+
+
+class Header(NamedTuple):
+    """A header that was found whole and consistent."""
+
+    kind: int
+    epoch: int
+    tag: int
+    meta_bytes: int
+    data_bytes: int
+    grain_bytes: int
+    body_crc: int
+    frame_bytes: int
+
+
+def write_frame(epoch: int, tag: int, body: Body) -> list[Buffer]:
+    """The frame as buffers to be sent in this order; the data is passed on, not copied."""
+    kind, meta, data, data_bytes, digests, grain_bytes = body
+    digest_bytes = _little_endian(digests).tobytes()
+    header = _HEADER.pack(
+        MAGIC, VERSION, kind, 0, epoch, tag, len(meta), data_bytes, grain_bytes, crc32c(digest_bytes, crc32c(meta))
+    )
+    return [b"".join((header, _CRC.pack(crc32c(header)), meta, digest_bytes)), *data]
+
+
+def read_header(received: memoryview, most_bytes: int, place: str) -> Header | None:
+    """The header at the front of `received`; None while it is incomplete.
+
+    Raises CorruptFrame as soon as the bytes cannot be a header, WrongVersion, or PeerError for a frame of more than
+    `most_bytes`: before anything is allocated for it.
+    """
+    front = bytes(received[: len(_RECOGNISED)])
+    if not _RECOGNISED.startswith(front):
+        raise _unrecognised(front, place)
+    if len(received) < HEADER_BYTES:
+        return None
+    header = received[: _HEADER.size]
+    if crc32c(header) != _CRC.unpack_from(received, _HEADER.size)[0]:
+        raise CorruptFrame(f"link: {place} sent a damaged frame header.", next_step=_CABLE)
+    _, _, kind, _, epoch, tag, meta_bytes, data_bytes, grain_bytes, body_crc = _HEADER.unpack(header)
+    grains, rest = divmod(data_bytes, grain_bytes) if grain_bytes else (0, data_bytes)
+    if rest or (grain_bytes and not grains) or (grains > 1 and grain_bytes < LEAST_GRAIN_BYTES):
+        raise PeerError(f"link: {place} sent {data_bytes} bytes of data in grains of {grain_bytes}.")
+    frame_bytes = HEADER_BYTES + meta_bytes + 4 * grains + data_bytes
+    if frame_bytes > most_bytes:
+        raise PeerError(f"link: {place} announced a frame of {frame_bytes} bytes where {most_bytes} are allowed.")
+    return Header(kind, epoch, tag, meta_bytes, data_bytes, grain_bytes, body_crc, frame_bytes)
+
+
+def open_body(header: Header, frame: memoryview, place: str) -> tuple[memoryview, array[int], memoryview]:
+    """Meta, digests and data of a whole frame, after every CRC was found right. Raises CorruptFrame."""
+    meta_end = HEADER_BYTES + header.meta_bytes
+    data_start = header.frame_bytes - header.data_bytes
+    if crc32c(frame[HEADER_BYTES:data_start]) != header.body_crc:
+        raise CorruptFrame(f"link: {place} sent a damaged frame.", next_step=_CABLE)
+    digests = array("I")
+    digests.frombytes(frame[meta_end:data_start])
+    digests = _little_endian(digests)
+    data = frame[data_start : header.frame_bytes]
+    if digests and block_digests((data,), header.grain_bytes) != digests:
+        raise CorruptFrame(f"link: {place} sent damaged data.", next_step=_CABLE)
+    return frame[HEADER_BYTES:meta_end], digests, data
+
+
+def whole_body(kind: int, meta: bytes, data: Pieces = ()) -> Body:
+    """A body whose data, if any, has one digest."""
+    crc = data_bytes = 0
+    for piece in data:
+        crc = crc32c(piece, crc)
+        data_bytes += len(piece)
+    return Body(kind, meta, data, data_bytes, array("I", [crc] if data_bytes else []), data_bytes)
+
+
+def _unrecognised(front: bytes, place: str) -> PeerError:
+    if front.startswith(MAGIC):
+        return WrongVersion(
+            f"link: {place} speaks version {front[-1]} of the link, this controller version {VERSION}.",
+            next_step="Run the same hwvirt on both sides.",
+        )
+    return CorruptFrame(f"link: {place} does not speak hwvirt's link.", next_step="Check the address and the cable.")
+
+
+def _little_endian(digests: array[int]) -> array[int]:
+    if sys.byteorder == "little":
+        return digests
+    swapped = array("I", digests)
+    swapped.byteswap()
+    return swapped
