@@ -1,0 +1,73 @@
+"""Rig file → Rig. Every mistake is a RigFileError with file, line, column, reason and, where there is one, the next step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from hwvirt.errors import RigFileError, UsageError
+from hwvirt.rig.file.controllers import NAME, NAME_RULE, parse_controllers
+from hwvirt.rig.file.disks import parse_disk
+from hwvirt.rig.file.item import Item, compose
+from hwvirt.rig.file.model import Ethernet, HostPath, HostSpec, LinkSpec, Rig, Serial
+from hwvirt.rig.file.steps import parse_expect, parse_scenarios
+
+__all__ = ["load_rig", "parse_rig"]
+
+_DEFAULT_SEED = 1
+_DEFAULT_STALL_S = 30.0
+_DEFAULT_BAUD = 115200
+_HIGHEST_SEED = (1 << 63) - 1
+
+
+def load_rig(path: Path) -> Rig:
+    """The rig in a file. Raises UsageError when it cannot be read, RigFileError when it is wrong."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the rig file {path}: {error.strerror}.") from error
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        raise RigFileError(str(path), line, column, "not YAML: not UTF-8 text") from error
+    return parse_rig(text, path)
+
+
+def parse_rig(text: str, path: Path) -> Rig:
+    """The rig in a text; `path` is what errors call the file."""
+    found = compose(text, str(path)).fields(
+        ("rig", "disks", "controllers", "scenarios"), ("seed", "link", "host", "expect")
+    )
+    name = found["rig"].name(NAME, NAME_RULE)
+    seed = found["seed"].integer(0, _HIGHEST_SEED) if "seed" in found else _DEFAULT_SEED
+    disks = {key.name(NAME, NAME_RULE): parse_disk(value) for key, value in found["disks"].entries()}
+    controllers, layout = parse_controllers(found["controllers"], disks)
+    rig = Rig(
+        name=name,
+        seed=seed,
+        path=path,
+        disks=MappingProxyType(disks),
+        controllers=controllers,
+        layout=layout,
+        link=_link(found["link"]) if "link" in found else Ethernet(_DEFAULT_STALL_S),
+        host=_host(found["host"]) if "host" in found else HostSpec(HostPath.NBD),
+        scenarios=(),
+        expect=parse_expect(found["expect"]) if "expect" in found else (),
+    )
+    return replace(rig, scenarios=parse_scenarios(found["scenarios"], rig))
+
+
+def _link(item: Item) -> LinkSpec:
+    kind, value, _ = item.choice(("ethernet", "serial"))
+    found = value.fields((), ("stall",) if kind == "ethernet" else ("baud", "stall"))
+    stall_s = found["stall"].duration() if "stall" in found else _DEFAULT_STALL_S
+    if kind == "ethernet":
+        return Ethernet(stall_s)
+    return Serial(found["baud"].integer(1) if "baud" in found else _DEFAULT_BAUD, stall_s)
+
+
+def _host(item: Item) -> HostSpec:
+    return HostSpec(item.fields(("path",))["path"].word(HostPath))
