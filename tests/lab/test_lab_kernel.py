@@ -1,0 +1,176 @@
+"""A kernel boots, runs programs, loses its power, and leaves nothing behind."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel, ProgramFailed
+from hwvirt.lab.process import LabError
+from hwvirt.units import Deadline
+
+pytestmark = pytest.mark.lab
+
+SOON = 20.0
+
+
+def soon() -> Deadline:
+    return Deadline.after(SOON)
+
+
+def members(group: int) -> list[int]:
+    """Every process of a process group, from /proc: the fifth field of stat."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_program_runs_and_its_output_comes_back(kernel: Kernel) -> None:
+    assert kernel.run(["uname", "-sn"], soon()) == "Linux a\n"
+
+
+def test_our_own_python_runs_there_and_its_output_is_no_terminal(kernel: Kernel) -> None:
+    program = "import sys, hwvirt.units; print(hwvirt.units.__file__, sys.prefix, sys.stdout.isatty())"
+    output = kernel.run([sys.executable, "-c", program], soon())
+    import hwvirt.units
+
+    assert output.split() == [hwvirt.units.__file__, sys.prefix, "False"]
+
+
+def test_a_program_that_fails_tells_its_status_and_its_output(kernel: Kernel) -> None:
+    with pytest.raises(ProgramFailed) as caught:
+        kernel.run(["sh", "-c", "printf half; exit 7"], soon())
+    assert (caught.value.status, caught.value.output) == (7, "half\n")
+    assert str(caught.value) == (
+        f"kernel a: sh -c 'printf half; exit 7' ended with status 7. See {kernel.console}."
+    )
+
+
+def test_standard_error_goes_to_the_console(kernel: Kernel) -> None:
+    kernel.run(["sh", "-c", "echo for the console >&2"], soon())
+    assert "for the console\n" in kernel.console.read_text()
+
+
+def test_variables_of_kernel_and_program_reach_the_program(tmp_path: Path) -> None:
+    with Kernel("a", tmp_path, environment={"OURS": "it's one"}) as kernel:
+        output = kernel.run(["sh", "-c", 'echo "$OURS, $MINE"'], soon(), environment={"MINE": "a $two"})
+    assert output == "it's one, a $two\n"
+
+
+def test_a_job_answers_its_input_line_by_line_and_takes_a_signal(kernel: Kernel) -> None:
+    job = kernel.start(["cat"])
+    for text in ("one", "two words", ""):
+        job.send(f"{text}\n".encode(), soon())
+        assert job.line(soon()) == text
+    kernel.signal(job, "TERM")
+    assert job.line(soon()) is None
+    assert job.wait(soon()) == 128 + signal.SIGTERM
+
+
+def test_long_output_comes_whole_and_in_order(kernel: Kernel) -> None:
+    assert kernel.run(["seq", "100000"], soon()) == "".join(f"{n}\n" for n in range(1, 100001))
+
+
+def test_jobs_run_side_by_side_and_lines_are_used_again(kernel: Kernel) -> None:
+    waiting = kernel.start(["cat"])
+    for number in range(14):
+        assert kernel.run(["echo", str(number)], soon()) == f"{number}\n"
+    waiting.send(b"still here\n", soon())
+    assert waiting.line(soon()) == "still here"
+
+
+def test_the_share_is_the_same_folder_on_both_sides(kernel: Kernel) -> None:
+    (kernel.share / "question").write_text("from the launcher")
+    kernel.run(["cp", str(SHARE_IN_GUEST / "question"), str(SHARE_IN_GUEST / "answer")], soon())
+    assert (kernel.share / "answer").read_text() == "from the launcher"
+
+
+def test_modules_load_and_their_helper_is_found(kernel: Kernel) -> None:
+    assert "loop" in kernel.run(["sh", "-c", "modprobe loop && lsmod"], soon())
+
+
+def test_power_off_writes_back_and_power_cut_does_not(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    with Kernel("a", tmp_path, disks=[image]) as kernel:
+        job = kernel.start(["sh", "-c", "exec 3</dev/ubda; echo open; cat"])  # the last close would write back
+        assert job.line(soon()) == "open"
+        kernel.run(["dd", "if=/dev/urandom", "of=/dev/ubda", "bs=4k", "count=1"], soon())
+        kernel.power_cut()
+        assert not any(image.read_bytes())
+        kernel.power_on()
+        kernel.run(["sh", "-c", "yes | dd of=/dev/ubda bs=4k count=1"], soon())
+        kernel.power_off(soon())
+    assert image.read_bytes() == (b"y\n" * 2048).ljust(1 << 20, b"\0")
+
+
+def test_power_cut_leaves_no_process_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    kernel = Kernel("a", tmp_path / "a")
+    kernel.power_on()
+    kernel.wait_up(soon())
+    job = kernel.start(["sleep", "60"])
+    job.pid(soon())
+    group = kernel.process_group
+    assert len(members(group)) >= 3
+    kernel.power_cut()
+    assert members(group) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+    with pytest.raises(LabError, match="sleep: the kernel has gone"):
+        job.wait(soon())
+
+
+def test_clean_power_off_leaves_no_process(tmp_path: Path) -> None:
+    with Kernel("a", tmp_path) as kernel:
+        kernel.wait_up(soon())
+        group = kernel.process_group
+        kernel.power_off(soon())
+    assert members(group) == []
+
+
+def test_a_kernel_dies_with_its_launcher(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from hwvirt.lab.kernel import Kernel; from hwvirt.units import Deadline\n"
+        "kernel = Kernel('a', Path(sys.argv[1])); kernel.power_on(); kernel.wait_up(Deadline.after(20))\n"
+        "print(kernel.process_group, flush=True); time.sleep(60)"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert launcher.stdout is not None
+    with launcher.stdout as output:
+        group = int(output.readline())
+    ends = [os.pidfd_open(pid) for pid in members(group)]
+    assert len(ends) >= 3
+    launcher.kill()
+    launcher.wait()
+    for end in ends:
+        assert select.select([end], [], [], SOON)[0], "a process of the kernel outlived its launcher"
+        os.close(end)
+
+
+def test_a_kernel_that_dies_at_boot_tells_its_last_words(tmp_path: Path) -> None:
+    kernel = Kernel("a", tmp_path, memory_bytes=1 << 20)
+    with kernel, pytest.raises(LabError, match=r"^kernel a has gone\. Its last words: .*console\.log\.$"):
+        kernel.wait_up(soon())
+
+
+def test_a_kernel_without_power_refuses_work(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"^kernel a is off$"):
+        Kernel("a", tmp_path).run(["true"], soon())
+
+
+def test_a_program_that_does_not_exist_is_named(kernel: Kernel) -> None:
+    with pytest.raises(LabError, match=r"^kernel a: there is no program no-such-program$"):
+        kernel.run(["no-such-program"], soon())
