@@ -11,11 +11,15 @@ from hwvirt.link import layouts
 from hwvirt.link.messages import Message
 from hwvirt.link.wire import Body, Header, open_body, whole_body
 
-__all__ = ["ANSWERS", "Kind", "decode", "encode", "kind_of"]
+__all__ = ["FIRST_REPLY", "FIRST_REQUEST", "Kind", "answers", "decode", "encode"]
+
+
+FIRST_REQUEST = 0x10
+FIRST_REPLY = 0x40
 
 
 class Kind(IntEnum):
-    """The kind byte of the header: the session's own below 0x10, requests below 0x40, then replies."""
+    """The kind byte of the header: the session's own, then requests from FIRST_REQUEST, replies from FIRST_REPLY."""
 
     HELLO = 0x01
     PROOF = 0x02
@@ -42,7 +46,7 @@ class Kind(IntEnum):
     BUSY = 0x48
 
 
-ANSWERS = {
+_ANSWERS: dict[int, int] = {
     Kind.ATTACH: Kind.ATTACHED,
     Kind.WRITE: Kind.WRITTEN,
     Kind.READ: Kind.READ_DATA,
@@ -53,7 +57,6 @@ ANSWERS = {
     Kind.DROP: Kind.DONE,
     Kind.EXECUTE: Kind.EXECUTED,
 }
-"""What a request is answered with when all goes well; REFUSED and BUSY answer any."""
 
 _LAYOUTS: dict[int, layouts.Layout] = {
     Kind.HELLO: layouts.HELLO,
@@ -113,6 +116,6 @@ def decode(header: Header, frame: memoryview, place: str) -> Message:
         raise PeerError(f"link: {place} sent a {Kind(header.kind).name} message that makes no sense: {error}.") from error
 
 
-def kind_of(message: Message) -> Kind:
-    """The kind byte of a message."""
-    return _KINDS[type(message)]
+def answers(reply: int, request: int) -> bool:
+    """Whether a reply of that kind can answer a request of that kind."""
+    return reply == _ANSWERS[request] or reply in (Kind.REFUSED, Kind.BUSY)

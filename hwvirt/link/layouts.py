@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from hwvirt import buffers
 from hwvirt.buffers import Buffer, Pieces
 from hwvirt.link import messages as m
+from hwvirt.link.config import presentable
 from hwvirt.scsi.command import Command, Completion
 from hwvirt.scsi.sense import Sense
 from hwvirt.scsi.status import SenseKey, Status
@@ -34,7 +35,6 @@ __all__ = [
     "FREE",
     "HELLO",
     "LEDGER_PAGE",
-    "NAME_MOST",
     "PING",
     "PONG",
     "PROOF",
@@ -49,8 +49,6 @@ __all__ = [
     "Parts",
 ]
 
-NAME_MOST = 64
-"""Characters of a controller's name."""
 _NOWHERE = 0xFFFF_FFFF_FFFF_FFFF
 _NO_INDEX = 0xFFFF_FFFF
 
@@ -257,8 +255,7 @@ def _encode_hello(message: m.Hello) -> Parts:
 
 def _decode_hello(meta: memoryview, _digests: array[int], _data: memoryview) -> m.Hello:
     name = str(meta[_HELLO.size :], "utf-8")
-    # Whoever connects can send a hello: its name goes to logs and consoles.
-    if not 0 < len(name) <= NAME_MOST or not name.isprintable():
+    if not presentable(name):
         raise ValueError("a name that cannot be shown")
     return m.Hello(name, *_HELLO.unpack_from(meta))
 

@@ -1,0 +1,55 @@
+"""The texts of a link that does not come up or does not stay: place, reason, next step."""
+
+from __future__ import annotations
+
+from hwvirt.errors import LinkError, PeerError
+from hwvirt.link.errors import LinkDown
+from hwvirt.link.messages import Farewell
+
+__all__ = ["other_peer", "same_name", "silent", "stranger", "told", "unproven"]
+
+_SECRETS = "Give both controllers the same secret."
+_NAMES = "Give them different names, or correct the address."
+_PORTS = "Give every pair of controllers a port of its own."
+
+
+def stranger(place: str, name: str) -> PeerError:
+    """The proof is wrong."""
+    return PeerError(f"link: {place} calls itself {name} and does not know the secret.", next_step=_SECRETS)
+
+
+def same_name(place: str, name: str) -> PeerError:
+    """Two controllers of one name, or one that has reached itself."""
+    return PeerError(f"link: {place} is called {name}, as this controller is.", next_step=_NAMES)
+
+
+def other_peer(place: str, name: str, partner: str | None) -> PeerError:
+    """A third controller where two have a session."""
+    return PeerError(f"link: {place} is {name}, but this controller is linked with {partner}.", next_step=_PORTS)
+
+
+def unproven(place: str, within_s: float) -> PeerError:
+    """The handshake took too long."""
+    return PeerError(
+        f"link: {place} did not prove itself within {within_s:g} s.", next_step="See that a hwvirt controller is there."
+    )
+
+
+def silent(place: str, for_s: float) -> LinkDown:
+    """No sign of life."""
+    return LinkDown(f"link: {place} was silent for {for_s:g} s.", next_step="Check the cable and the other controller.")
+
+
+def told(place: str, why: Farewell, own_name: str) -> LinkError:
+    """What the other side's farewell means here."""
+    match why:
+        case Farewell.CLOSING:
+            return LinkDown(f"link: {place} closed the session.")
+        case Farewell.BROKEN:
+            return LinkDown(f"link: {place} ended the session because of what it received.", next_step="Check the cable.")
+        case Farewell.WRONG_SECRET:
+            return PeerError(f"link: {place} does not accept the secret of this controller.", next_step=_SECRETS)
+        case Farewell.SAME_NAME:
+            return same_name(place, own_name)
+        case Farewell.OTHER_PEER:
+            return PeerError(f"link: {place} is linked with another controller.", next_step=_PORTS)

@@ -1,0 +1,371 @@
+"""One session of the link, pure: bytes and time in, events and bytes out.
+
+Rule 1: a frame of another epoch is counted and thrown away, whatever it says.
+Rule 2: a reply counts for the open request whose tag it carries, once; any other is counted and thrown away.
+Rule 3: what the peer granted bounds what is asked; what this side granted bounds what it accepts.
+Rule 4: one damaged or senseless frame ends the session. What it left unanswered is in doubt and may be asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple, cast
+
+from hwvirt.buffers import Buffer, ReceiveBuffer
+from hwvirt.errors import LinkError, LocalLinkError, PeerError
+from hwvirt.link import reasons
+from hwvirt.link.codec import FIRST_REPLY, FIRST_REQUEST, Kind, answers, decode, encode
+from hwvirt.link.config import Identity, LinkLimits, LinkTiming, Role
+from hwvirt.link.credit import Credit
+from hwvirt.link.errors import CorruptFrame, LinkDown, WrongVersion
+from hwvirt.link.events import Answered, Asked, Ended, Event, LinkStatistics, Peer, Up
+from hwvirt.link.handshake import Handshake
+from hwvirt.link.messages import Bye, Farewell, Hello, Message, Ping, Pong, Proof, Reply, Request
+from hwvirt.link.wire import HEADER_BYTES, Body, Header, read_header, write_frame
+
+__all__ = ["Session", "State"]
+
+_HANDSHAKE_FRAME_BYTES = 512
+"""No frame is larger before the peer has proven the secret: a stranger costs this much memory."""
+_NO_LIMITS = LinkLimits(requests=1, request_bytes=4096, frame_bytes=4096)
+_LAST_TAG = 0xFFFF_FFFF
+
+
+class State(Enum):
+    """Where a session is; the value completes "while ..."."""
+
+    HELLO = "its hello is awaited"
+    PROOF = "its proof is awaited"
+    CONFIRM = "the first frame of the session is awaited, which shows that it accepted our proof"
+    UP = "both sides ask and answer"
+    CLOSED = "the session is over"
+
+
+class _Over(Exception):
+    """Ends the session from within a frame, with what the peer is told, if anything."""
+
+    def __init__(self, error: LinkError, farewell: Farewell | None) -> None:
+        self.error, self.farewell = error, farewell
+        super().__init__(str(error))
+
+
+class Session:
+    """One end of a session. `place` names the other end in errors; `nonce` are 32 random bytes that are used once.
+
+    `only_peer`: the one name that is accepted; None: any but our own.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        identity: Identity,
+        secret: bytes,
+        nonce: bytes,
+        place: str,
+        now: float,
+        *,
+        limits: LinkLimits | None = None,
+        timing: LinkTiming | None = None,
+        only_peer: str | None = None,
+        statistics: LinkStatistics | None = None,
+    ) -> None:
+        self.role = role
+        self.place = place
+        self.state = State.HELLO
+        self.peer: Peer | None = None
+        self._limits = limits or LinkLimits()
+        self._timing = timing or LinkTiming()
+        self._statistics = statistics or LinkStatistics()
+        self._secret = secret
+        self._only_peer = only_peer
+        self._hello = Hello(
+            identity.name,
+            identity.boot_epoch,
+            nonce,
+            self._limits.requests,
+            self._limits.request_bytes,
+            self._limits.frame_bytes,
+        )
+        self._handshake: Handshake | None = None
+        self._met: Peer | None = None  # what the hello said, not yet proven
+        self._epoch = 0
+        self._received = ReceiveBuffer()
+        self._header: Header | None = None
+        self._most_bytes = _HANDSHAKE_FRAME_BYTES
+        self._out: list[Buffer] = []
+        self._asked = Credit(_NO_LIMITS)
+        self._accepted = Credit(self._limits)
+        self._tag = 0
+        self._began = self._last_sent = self._last_received = now
+        self._pinged: float | None = None
+        self._stamp = 0
+        if role is Role.CONNECT:
+            self._send(self._hello)
+
+    # Bytes in, bytes out
+
+    def writable(self) -> memoryview:
+        """Room for received bytes, never empty: enough to complete the frame whose header has arrived."""
+        return self._received.writable(self._header.frame_bytes if self._header else HEADER_BYTES)
+
+    def received(self, size_bytes: int, now: float) -> list[Event]:
+        """`size_bytes` were put at the front of `writable()`. Data in the events lies there and stays."""
+        events: list[Event] = []
+        if self.state is State.CLOSED:
+            return events
+        self._received.received(size_bytes)
+        self._statistics.received_bytes += size_bytes
+        self._last_received = now
+        try:
+            while self._take_frame(now, events):
+                pass
+        except _Over as over:
+            events.append(self._end(over.error, over.farewell))
+        except PeerError as error:
+            # Only who has said a hello, or nearly, is told why: a stranger learns nothing from junk.
+            known = self.state is not State.HELLO or isinstance(error, WrongVersion)
+            self._statistics.corrupt += isinstance(error, CorruptFrame) and self.state is not State.HELLO
+            events.append(self._end(error, Farewell.BROKEN if known else None))
+        return events
+
+    def outgoing(self, now: float) -> list[Buffer]:
+        """Takes the bytes to send, in order; they count as sent now."""
+        out = self._out
+        if out:
+            self._out = []
+            self._last_sent = now
+        return out
+
+    # Requests and replies
+
+    def cost(self, body: Body, reply_bytes: int = 0) -> int:
+        """The credit that the request takes. Raises LocalLinkError when no credit would ever suffice, or nobody is there."""
+        if self.peer is None or self.state is not State.UP:
+            raise LocalLinkError(f"link: no session with {self.place} is up.")
+        theirs, ours = self.peer.limits, self._limits
+        cost_bytes = max(body.frame_bytes, reply_bytes)
+        if body.frame_bytes > theirs.frame_bytes or cost_bytes > theirs.request_bytes or reply_bytes > ours.frame_bytes:
+            raise LocalLinkError(
+                f"link: a {Kind(body.kind).name} of {body.frame_bytes} bytes, answered by {reply_bytes}, is too large.",
+                next_step=f"Requests may have {theirs.frame_bytes} bytes, replies {ours.frame_bytes}.",
+            )
+        return cost_bytes
+
+    def can_send(self, cost_bytes: int) -> bool:
+        """Whether the peer's credit covers one more request of that cost now."""
+        return self._asked.covers(cost_bytes)
+
+    def request(self, body: Body, cost_bytes: int) -> int:
+        """Sends an encoded request of that `cost`; the tag will come back in its Answered.
+
+        Raises LocalLinkError beyond the peer's credit.
+        """
+        if self.state is not State.UP or not self._asked.covers(cost_bytes):
+            raise LocalLinkError(f"link: {self.place} has not granted a request of {cost_bytes} bytes.")
+        tag = self._next_tag()
+        self._asked.take(tag, body.kind, cost_bytes)
+        self._statistics.in_flight = len(self._asked)
+        self._send_body(body, tag)
+        return tag
+
+    def reply(self, tag: int, message: Reply) -> None:
+        """Answers an Asked. Raises LocalLinkError when it is not open (any more) or the reply is too large for the peer."""
+        body = encode(message)
+        if self.state is not State.UP or self.peer is None or tag not in self._accepted:
+            raise LocalLinkError(f"link: no request with tag {tag} of {self.place} waits for a reply.")
+        if body.frame_bytes > self.peer.limits.frame_bytes:
+            raise LocalLinkError(f"link: a {Kind(body.kind).name} reply of {body.frame_bytes} bytes is too large.")
+        self._accepted.give_back(tag)
+        self._send_body(body, tag)
+
+    # Time
+
+    def next_deadline(self) -> float:
+        """When `tick` is to be called, if nothing happens before."""
+        if self.state is State.CLOSED:
+            return float("inf")
+        timing = self._timing
+        if self.state is not State.UP:
+            return self._began + timing.handshake_s
+        sign_due = self._last_sent + timing.ping_s
+        if self._pinged is None:
+            sign_due = min(sign_due, self._last_received + timing.ping_s)
+        return min(sign_due, self._last_received + timing.silence_s)
+
+    def tick(self, now: float) -> list[Event]:
+        """Does what is due: a ping after a pause in either direction, the end after too long a silence."""
+        if now < self.next_deadline():
+            return []
+        if self.state is not State.UP:
+            return [self._end(reasons.unproven(self.place, self._timing.handshake_s), None)]
+        if now >= self._last_received + self._timing.silence_s:
+            return [self._end(reasons.silent(self.place, self._timing.silence_s), None)]
+        self._ping(now)
+        return []
+
+    def close(self) -> None:
+        """Ends the session from this side and says so."""
+        if self.state is not State.CLOSED:
+            self._end(LinkDown("link: closed by this controller."), Farewell.CLOSING)
+
+    # Frames
+
+    def _take_frame(self, now: float, events: list[Event]) -> bool:
+        unread = self._received.unread()
+        header = self._header or read_header(unread, self._most_bytes, self.place)
+        if header is None or len(unread) < header.frame_bytes:
+            self._header = header
+            return False
+        self._header = None
+        self._received.consume(header.frame_bytes)
+        self._statistics.received_frames += 1
+        if header.epoch != self._epoch:
+            self._statistics.refused += 1
+            return True
+        if self.state is State.CONFIRM:
+            self._go_up(events)
+        message = decode(header, unread[: header.frame_bytes], self.place)
+        if self.state is not State.UP:
+            self._shake_hands(header, message, now, events)
+        elif header.kind >= FIRST_REPLY:
+            self._take_reply(header, cast("Reply", message), events)
+        elif header.kind >= FIRST_REQUEST:
+            self._take_request(header, cast("Request", message), events)
+        else:
+            self._take_control(message, now)
+        return True
+
+    def _take_request(self, header: Header, request: Request, events: list[Event]) -> None:
+        if header.tag in self._accepted:
+            raise PeerError(f"link: {self.place} used tag {header.tag} for a second request before the first was answered.")
+        if not self._accepted.covers(header.frame_bytes):
+            raise PeerError(f"link: {self.place} asks for more than it was granted.")
+        self._accepted.take(header.tag, header.kind, header.frame_bytes)
+        events.append(Asked(header.tag, request))
+
+    def _take_reply(self, header: Header, reply: Reply, events: list[Event]) -> None:
+        request_kind = self._asked.give_back(header.tag)
+        if request_kind is None:
+            self._statistics.refused += 1
+            return
+        if not answers(header.kind, request_kind):
+            kinds = f"{Kind(request_kind).name} with {Kind(header.kind).name}"
+            raise PeerError(f"link: {self.place} answered {kinds}.")
+        self._statistics.in_flight = len(self._asked)
+        events.append(Answered(header.tag, reply))
+
+    def _take_control(self, message: Message, now: float) -> None:
+        match message:
+            case Ping():
+                self._send(Pong(message.stamp))
+            case Pong():
+                if self._pinged is not None and message.stamp == self._stamp:
+                    self._statistics.rtt_us = round((now - self._pinged) * 1e6)
+                    self._pinged = None
+            case Bye():
+                raise _Over(reasons.told(self.place, message.why, self._hello.name), None)
+            case _:
+                raise self._unexpected(message)
+
+    def _shake_hands(self, header: Header, message: Message, now: float, events: list[Event]) -> None:
+        if isinstance(message, Bye):
+            raise _Over(reasons.told(self.place, message.why, self._hello.name), None)
+        step = _STEPS.get((self.role, self.state))
+        if step is None or header.kind != step.kind:
+            raise self._unexpected(message)
+        step.act(self, message)
+        self.state = step.then
+        if self.state is State.UP:
+            self._go_up(events)
+            self._ping(now)
+
+    # Handshake
+
+    def _prove_first(self, hello: Hello) -> None:
+        self._send(Proof(self._meet(hello, Handshake(self._secret, self._hello, hello)).proof(self.role)))
+
+    def _answer_hello(self, hello: Hello) -> None:
+        self._send(self._hello)
+        self._meet(hello, Handshake(self._secret, hello, self._hello))
+
+    def _prove_second(self, proof: Proof) -> None:
+        handshake = self._check(proof, Role.CONNECT)
+        self._send(Proof(handshake.proof(self.role)))
+        self._epoch = handshake.epoch
+
+    def _accept(self, proof: Proof) -> None:
+        self._epoch = self._check(proof, Role.LISTEN).epoch
+
+    def _meet(self, hello: Hello, handshake: Handshake) -> Handshake:
+        try:
+            limits = LinkLimits(hello.credit_requests, hello.credit_bytes, hello.frame_bytes)
+        except LocalLinkError as error:
+            raise PeerError(f"link: {self.place} grants limits that cannot be used.") from error
+        self._handshake = handshake
+        self._met = Peer(hello.name, hello.boot_epoch, limits, handshake.epoch, self.place)
+        return handshake
+
+    def _check(self, proof: Proof, prover: Role) -> Handshake:
+        assert self._handshake is not None and self._met is not None  # _STEPS lets no proof come before the hello
+        name = self._met.name
+        if not self._handshake.proves(prover, proof.mac):
+            raise _Over(reasons.stranger(self.place, name), Farewell.WRONG_SECRET)
+        if name == self._hello.name:
+            raise _Over(reasons.same_name(self.place, name), Farewell.SAME_NAME)
+        if self._only_peer not in (None, name):
+            raise _Over(reasons.other_peer(self.place, name, self._only_peer), Farewell.OTHER_PEER)
+        return self._handshake
+
+    def _go_up(self, events: list[Event]) -> None:
+        assert self._met is not None
+        self.state, self.peer = State.UP, self._met
+        self._most_bytes = self._limits.frame_bytes
+        self._asked = Credit(self._met.limits)
+        events.append(Up(self._met))
+
+    # Ends
+
+    def _end(self, error: LinkError, farewell: Farewell | None) -> Ended:
+        if farewell is not None:
+            self._send(Bye(farewell))
+        self.state = State.CLOSED
+        self._statistics.in_flight = 0
+        return Ended(error)
+
+    def _unexpected(self, message: Message) -> PeerError:
+        return PeerError(f"link: {self.place} sent a {type(message).__name__} while {self.state.value}.")
+
+    def _ping(self, now: float) -> None:
+        self._stamp += 1
+        self._pinged = now
+        self._send(Ping(self._stamp))
+
+    def _next_tag(self) -> int:
+        self._tag = self._tag % _LAST_TAG + 1
+        while self._tag in self._asked:
+            self._tag = self._tag % _LAST_TAG + 1
+        return self._tag
+
+    def _send(self, message: Message) -> None:
+        self._send_body(encode(message), 0)
+
+    def _send_body(self, body: Body, tag: int) -> None:
+        self._statistics.sent_frames += 1
+        self._statistics.sent_bytes += body.frame_bytes
+        self._out += write_frame(self._epoch, tag, body)
+
+
+class _Step(NamedTuple):
+    kind: Kind
+    act: Callable[[Session, Any], None]
+    then: State
+
+
+_STEPS = {
+    (Role.CONNECT, State.HELLO): _Step(Kind.HELLO, Session._prove_first, State.PROOF),
+    (Role.CONNECT, State.PROOF): _Step(Kind.PROOF, Session._accept, State.UP),
+    (Role.LISTEN, State.HELLO): _Step(Kind.HELLO, Session._answer_hello, State.PROOF),
+    (Role.LISTEN, State.PROOF): _Step(Kind.PROOF, Session._prove_second, State.CONFIRM),
+}
+"""The handshake: what is awaited, what is done, and where that leads. From CONFIRM any frame of the epoch leads to UP."""
