@@ -39,7 +39,7 @@ def lay_out(controllers: Mapping[str, ControllerSpec], disks: Mapping[str, DiskS
 
 def _place(spec: ControllerSpec, disk: DiskSpec) -> Placement:
     window = disk.window
-    sizes = {number: lun.size_bytes for number, lun in sorted(spec.luns.items()) if isinstance(lun, Own | Redirect)}
+    sizes = {number: lun.size_bytes for number, lun in spec.luns.items() if isinstance(lun, Own | Redirect)}
     blocks = {number: _blocks(spec, number, size, disk) for number, size in sizes.items() if size is not None}
     store_blocks = _blocks(spec, None, spec.store.size_bytes, disk) if spec.store and spec.store.size_bytes else 0
     open_ended = [number for number, size in sizes.items() if size is None]

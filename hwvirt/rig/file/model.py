@@ -159,7 +159,7 @@ class StoreSpec:
 
 @dataclass(frozen=True, slots=True)
 class ControllerSpec:
-    """One controller: `store` is present exactly when the other controller redirects to this one."""
+    """One controller; its LUNs in order. `store` is present exactly when the other controller redirects to this one."""
 
     name: str
     disk: str

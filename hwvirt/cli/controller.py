@@ -1,0 +1,21 @@
+"""`hwvirt controller`: one controller daemon, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwvirt.errors import ExitCode
+
+__all__ = ["controller"]
+
+
+def controller(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The daemon's configuration.", show_default=False)],
+) -> ExitCode:
+    """Run one controller daemon until SIGTERM. Rigs start theirs themselves."""
+    from hwvirt.controller.daemon import main  # noqa: PLC0415  slow to load
+
+    return main(config)

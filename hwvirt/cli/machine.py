@@ -1,0 +1,131 @@
+"""What this machine has of what hwvirt uses: one finding for each thing, with what to do where it is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import getpass
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from importlib import metadata
+
+import hwvirt
+
+__all__ = ["Finding", "Need", "State", "examine", "runs_default_rig"]
+
+_OLDEST_PYTHON = (3, 11)
+_MODULES = ("uvloop", "numpy", "crc32c", "msgspec", "yaml", "rich", "typer", "pyudev")
+_DISTRIBUTIONS = {"yaml": "PyYAML"}
+_SGUTILS = ("libsgutils2-1.46.so.2", "libsgutils2-1.48.so.2", "libsgutils2.so.2")
+_PROGRAMS = {  # name: (Debian package, what it is for)
+    "fio": ("fio", "speed and verification by another's client"),
+    "nbdinfo": ("libnbd-bin", "looks at NBD exports"),
+    "nbdcopy": ("libnbd-bin", "copies images in and out"),
+    "qemu-img": ("qemu-utils", "compares images"),
+    "e2fsck": ("e2fsprogs", "checks file systems that went through"),
+    "linux.uml": ("user-mode-linux", "the lab"),
+}
+_LOOP_CTL_GET_FREE = 0x4C82  # linux/loop.h
+
+
+class State(Enum):
+    """Whether it is there."""
+
+    OK = "ok"
+    MISSING = "missing"
+
+
+class Need(Enum):
+    """Who misses it when it is not there."""
+
+    DEFAULT_RIG = "default rig"  # rigs/quickstart.yaml
+    OTHER_RIGS = "other rigs"
+    TESTS = "tests"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing, what was found of it, and what to do about it."""
+
+    name: str
+    state: State
+    need: Need
+    detail: str
+    advice: str = ""
+
+
+def examine() -> tuple[Finding, ...]:
+    """Every finding, in the order in which people read them. Writes nothing."""
+    return tuple(_examine())
+
+
+def runs_default_rig(findings: Iterable[Finding]) -> bool:
+    """Whether nothing is missing that rigs/quickstart.yaml needs."""
+    return not any(found.state is State.MISSING and found.need is Need.DEFAULT_RIG for found in findings)
+
+
+def _examine() -> Iterator[Finding]:
+    yield Finding("hwvirt", State.OK, Need.DEFAULT_RIG, hwvirt.__version__)
+    version = platform.python_version()
+    new_enough = sys.version_info >= _OLDEST_PYTHON
+    yield Finding("python", _state(new_enough), Need.DEFAULT_RIG, f"{version}, {sys.executable}", "Python 3.11 or newer.")
+    yield Finding("kernel", State.OK, Need.DEFAULT_RIG, f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield Finding("user", State.OK, Need.DEFAULT_RIG, f"{getpass.getuser()}, {'root' if os.geteuid() == 0 else 'not root'}")
+    for module in _MODULES:
+        yield _module(module)
+    yield _sgutils()
+    yield _loop_devices()
+    for program, (package, purpose) in _PROGRAMS.items():
+        path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+        need = Need.OTHER_RIGS if program == "linux.uml" else Need.TESTS
+        yield Finding(program, _state(path), need, path or purpose, f"apt-get install {package}")
+
+
+def _state(there: object) -> State:
+    return State.OK if there else State.MISSING
+
+
+def _module(name: str) -> Finding:
+    try:
+        module = importlib.import_module(name)
+        detail = metadata.version(_DISTRIBUTIONS.get(name, name))
+    except (ImportError, metadata.PackageNotFoundError) as error:
+        return Finding(name, State.MISSING, Need.DEFAULT_RIG, str(error), "tools/setup")
+    if name == "crc32c":
+        detail += ", in hardware" if module.hardware_based else ", in software: slow"
+    return Finding(name, State.OK, Need.DEFAULT_RIG, detail)
+
+
+def _sgutils() -> Finding:
+    for soname in _SGUTILS:
+        try:
+            ctypes.CDLL(soname)
+        except OSError:
+            continue
+        return Finding("libsgutils2", State.OK, Need.OTHER_RIGS, soname)
+    return Finding("libsgutils2", State.MISSING, Need.OTHER_RIGS, "real disks", "apt-get install libsgutils2-1.46-2")
+
+
+def _loop_devices() -> Finding:
+    try:
+        control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return _no_loop(error)
+    try:
+        number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+    except OSError as error:
+        return _no_loop(error)
+    finally:
+        os.close(control)
+    return Finding("loop devices", State.OK, Need.OTHER_RIGS, f"/dev/loop{number} is free")
+
+
+def _no_loop(error: OSError) -> Finding:
+    advice = "Only for disks with `node: loop`; as root, `modprobe loop`."
+    return Finding("loop devices", State.MISSING, Need.OTHER_RIGS, f"/dev/loop-control: {error.strerror}", advice)

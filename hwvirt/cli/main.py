@@ -1,0 +1,69 @@
+"""The program `hwvirt`: its commands, each a module beside this one, and the exit code they end with.
+
+A command imports what it calls inside its function: `hwvirt --help` must not wait for numpy and uvloop.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import hwvirt
+from hwvirt.cli.check import check
+from hwvirt.cli.controller import controller
+from hwvirt.cli.ctl import ctl
+from hwvirt.cli.doctor import doctor
+from hwvirt.cli.exits import exits
+from hwvirt.cli.new import new_rig
+from hwvirt.cli.run import run
+from hwvirt.cli.up import up
+from hwvirt.cli.watch import watch
+
+__all__ = ["main"]
+
+_EXIT_CODES = (
+    "Exit codes: 0 passed, 1 a property is broken, 2 usage or rig file, 3 refused for safety, "
+    "4 infrastructure, 5 nothing ran or less than expected, 130 interrupted."
+)
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    _app()(prog_name="hwvirt")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hwvirt {hwvirt.__version__}")
+        raise typer.Exit
+
+
+def _app() -> typer.Typer:
+    app = _group("Redirect-on-write between two storage controllers, on a bench, judged.", epilog=_EXIT_CODES)
+    app.callback()(_program)
+    for command in (run, up, check, controller, ctl, watch, doctor):
+        app.command()(exits(command))
+    new = _group("Write a commented template.")
+    new.command("rig")(exits(new_rig))
+    app.add_typer(new, name="new")
+    return app
+
+
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself; typer calls it before a command."""
+
+
+def _group(help_text: str, epilog: str | None = None) -> typer.Typer:
+    return typer.Typer(
+        help=help_text,
+        epilog=epilog,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )

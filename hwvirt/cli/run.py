@@ -1,0 +1,31 @@
+"""`hwvirt run`: brings a rig up, drives it, breaks it on purpose and judges it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwvirt.cli.arguments import RigPath
+from hwvirt.errors import ExitCode
+
+__all__ = ["run"]
+
+
+def run(
+    rig: RigPath,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the rig's own.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where the folder of this run is made.")] = Path("runs"),
+    no_live: Annotated[bool, typer.Option("--no-live", help="One plain line for each event, also on a terminal.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask every disk, write nothing.")] = False,
+) -> ExitCode:
+    """Run a rig and judge it."""
+    from hwvirt.rig.file import load_rig  # noqa: PLC0415  slow to load
+    from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load
+
+    loaded = load_rig(rig)
+    if seed is not None:
+        loaded = replace(loaded, seed=seed)
+    return run_rig(loaded, RunOptions(runs=runs, live=not no_live, dry_run=dry_run))
