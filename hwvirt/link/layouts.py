@@ -56,12 +56,12 @@ _SLICE = struct.Struct("<QIQ")  # lba, blocks, sequence
 _PLACEMENT = struct.Struct("<QII")  # lba, generation, blocks
 _SENSE = struct.Struct("<BBBBQ")  # key, asc, ascq, flags, information
 _FAILURE = struct.Struct("<I12s")  # index, sense
-_VOLUME = struct.Struct("<I")
+_VOLUME = struct.Struct("<I")  # volume, or LUN; in READ and FREE placements, in UNMAP slices
 _ATTACH = struct.Struct("<IQI")  # volume, blocks, block bytes
 _ATTACHED = struct.Struct("<QQQ")  # store epoch, capacity, last sequence
 _WRITE = struct.Struct("<IQ")  # volume, settled sequence; slices
 _EPOCH = struct.Struct("<Q")  # store epoch; in WRITTEN placements
-_FREE = struct.Struct("<IQ")  # volume, durable sequence; placements
+_DROP = struct.Struct("<IQQ")  # volume, lba, blocks
 _QUERY = struct.Struct("<IQI")  # volume, after, limit
 _PAGE = struct.Struct("<Q")  # next
 _COMMAND = struct.Struct("<HII")  # CDB bytes, Data-In bytes, Data-Out bytes; the CDB follows
@@ -151,13 +151,12 @@ def _decode_unmap(meta: memoryview, _digests: array[int], _data: memoryview) -> 
 
 
 def _encode_free(message: m.Free) -> Parts:
-    meta = _FREE.pack(message.volume, message.durable)
-    return meta + b"".join(starmap(_PLACEMENT.pack, message.placements)), (), _NO_DIGESTS
+    return _VOLUME.pack(message.volume) + b"".join(starmap(_PLACEMENT.pack, message.placements)), (), _NO_DIGESTS
 
 
 def _decode_free(meta: memoryview, _digests: array[int], _data: memoryview) -> m.Free:
-    volume, durable = _FREE.unpack_from(meta)
-    return m.Free(volume, _placements(meta[_FREE.size :]), durable)
+    (volume,) = _VOLUME.unpack_from(meta)
+    return m.Free(volume, _placements(meta[_VOLUME.size :]))
 
 
 def _encode_query(message: m.Query) -> Parts:
@@ -323,7 +322,7 @@ UNMAP = Layout(m.Unmap, _encode_unmap, _decode_unmap)
 FLUSH = _fixed(m.Flush, _VOLUME)
 FREE = Layout(m.Free, _encode_free, _decode_free)
 QUERY = Layout(m.Query, _encode_query, _decode_query)
-DROP = _fixed(m.Drop, _VOLUME)
+DROP = _fixed(m.Drop, _DROP)
 EXECUTE = Layout(m.Execute, _encode_execute, _decode_execute, carries_data=True)
 ATTACHED = _fixed(m.Attached, _ATTACHED)
 WRITTEN = Layout(m.Written, _encode_written, _decode_written)

@@ -127,11 +127,10 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Positions that no durable map names any more. Answered by Done. The map is durable up to the sequence `durable`."""
+    """Positions that the volume's durable map names no more. Answered by Done."""
 
     volume: int
     placements: Sequence[Placement]
-    durable: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +144,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Forgets the volume and gives all its blocks back. Answered by Done."""
+    """Forgets what the volume has stored for this run of its blocks, durably. Answered by Done."""
 
     volume: int
+    lba: int
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True)
