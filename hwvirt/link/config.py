@@ -7,7 +7,7 @@ from enum import Enum
 
 from hwvirt.errors import LocalLinkError
 
-__all__ = ["EthernetLink", "Identity", "LinkLimits", "LinkTiming", "Role", "presentable"]
+__all__ = ["EthernetLink", "Identity", "LinkLimits", "LinkTiming", "Role", "address_text", "presentable"]
 
 _LEAST_FRAME_BYTES = 4096
 _NAME_MOST = 64
@@ -33,6 +33,11 @@ class Identity:
                 f"link: {self.name!r} cannot be the name of a controller.",
                 next_step=f"Use 1 to {_NAME_MOST} printable characters.",
             )
+
+
+def address_text(host: str, port: int) -> str:
+    """An address as people write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def presentable(name: str) -> bool:
@@ -82,8 +87,3 @@ class EthernetLink:
     def __post_init__(self) -> None:
         if not self.secret:
             raise LocalLinkError("link: the secret is empty.", next_step="Give both controllers the same secret.")
-
-    @property
-    def place(self) -> str:
-        """The address as people write it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,208 @@
+"""The link over TCP: who listens, who connects, and the pauses between attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias, cast
+
+from typing_extensions import override
+
+from hwvirt.buffers import Buffer
+from hwvirt.errors import LinkError
+from hwvirt.link.config import EthernetLink, LinkTiming, address_text
+from hwvirt.link.connection import Connection, Port
+from hwvirt.link.errors import LinkDown
+
+__all__ = ["Backoff", "Connected", "Dialler", "Listener", "TcpPort"]
+
+_UNSENT_BYTES = 1 << 20
+"""With this much unsent, requests wait: a slow line costs no more memory than this, one frame, and the replies."""
+_LINGER_S = 1.0
+_TCP_NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+Connected: TypeAlias = Callable[[Port, str], Connection]
+"""Makes the Connection of a new port; the text names the other end."""
+
+
+class TcpPort(asyncio.BufferedProtocol):
+    """One TCP connection and the Connection on it. `gone` is done when the connection is."""
+
+    def __init__(self, connected: Connected, place: str | None) -> None:
+        self._connected = connected
+        self._place = place
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not asyncio's subclasses
+        transport.get_extra_info("socket").setsockopt(*_TCP_NODELAY)
+        self._transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        self._place = self._place or address_text(*transport.get_extra_info("peername")[:2])
+        self.connection = self._connected(self, self._place)
+
+    @override
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.connection.writable()
+
+    @override
+    def buffer_updated(self, nbytes: int) -> None:
+        self.connection.received(nbytes)
+
+    @override
+    def pause_writing(self) -> None:
+        self.connection.pause()
+
+    @override
+    def resume_writing(self) -> None:
+        self.connection.resume()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        why = f"broke: {exc}" if exc else "was closed by the other side"
+        self.connection.end(LinkDown(f"link: the connection with {self._place} {why}."))
+        self.gone.set_result(None)
+
+    def send(self, buffers: list[Buffer]) -> None:
+        """See `Port`."""
+        if not self._transport.is_closing():
+            self._transport.writelines(buffers)
+
+    def close(self) -> None:
+        """See `Port`. Who does not take the rest within a second does without."""
+        self._transport.close()
+        if not self.gone.done():
+            self.gone.get_loop().call_later(_LINGER_S, self._transport.abort)
+
+
+class Listener:
+    """Takes connections at an address."""
+
+    def __init__(self, link: EthernetLink, connected: Connected) -> None:
+        self._link = link
+        self._connected = connected
+        self._ports: set[TcpPort] = set()
+        self._server: asyncio.Server | None = None
+        self.port = link.port
+
+    async def start(self) -> None:
+        """Listens from now on; `port` is then the real one. Raises LinkError when the address cannot be had."""
+        host, port = self._link.host, self._link.port
+        try:
+            self._server = await asyncio.get_running_loop().create_server(self._new_port, host, port)
+        except OSError as error:
+            raise _cannot_listen(error, address_text(host, port)) from error
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _new_port(self) -> TcpPort:
+        port = TcpPort(self._connected, None)
+        self._ports.add(port)
+        port.gone.add_done_callback(lambda _: self._ports.discard(port))
+        return port
+
+    async def close(self) -> None:
+        """Listens no more; returns when all connections, which the owner has ended, are gone."""
+        if self._server is not None:
+            self._server.close()
+        if self._ports:
+            await asyncio.wait([port.gone for port in self._ports])
+
+
+class Dialler:
+    """Connects to an address again and again, one connection at a time."""
+
+    def __init__(self, link: EthernetLink, connected: Connected, unreachable: Callable[[LinkError], None]) -> None:
+        self._link = link
+        self._connected = connected
+        self._unreachable = unreachable
+        self._backoff = Backoff(link.timing, link.seed)
+        self._task: asyncio.Task[None] | None = None
+        self.port = link.port
+
+    async def start(self) -> None:
+        """Begins to dial; what goes wrong is told to `unreachable`."""
+        self._task = asyncio.create_task(self._keep_dialling())
+
+    async def _keep_dialling(self) -> None:
+        while True:
+            port = await self._dial()
+            if port is not None:
+                try:
+                    await asyncio.wait([port.gone])
+                finally:
+                    if not port.gone.done():
+                        port.connection.end(LinkDown("link: closed by this controller."))
+                        await asyncio.wait([port.gone])
+                if port.connection.session.peer is not None:
+                    self._backoff.reset()
+            await asyncio.sleep(self._backoff.next_s())
+
+    async def _dial(self) -> TcpPort | None:
+        link, within_s = self._link, self._link.timing.handshake_s
+        place = address_text(link.host, link.port)
+        try:
+            async with asyncio.timeout(within_s):
+                _, port = await asyncio.get_running_loop().create_connection(
+                    lambda: TcpPort(self._connected, place), link.host, link.port
+                )
+        except OSError as error:  # TimeoutError is one
+            self._unreachable(_cannot_reach(error, place, within_s))
+            return None
+        return port
+
+    async def close(self) -> None:
+        """Dials no more; returns when the connection, which it ends, is gone."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+
+class Backoff:
+    """Pauses that double up to the last, each between half and all of that, the same for the same seed."""
+
+    def __init__(self, timing: LinkTiming, seed: int) -> None:
+        self._timing = timing
+        self._random = random.Random(seed)
+        self._attempts = 0
+
+    def next_s(self) -> float:
+        """Seconds until the next attempt."""
+        longest = min(self._timing.last_retry_s, self._timing.first_retry_s * 2.0**self._attempts)
+        self._attempts = min(self._attempts + 1, 30)
+        return longest * self._random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """The last attempt was a success."""
+        self._attempts = 0
+
+
+def _cannot_listen(error: OSError, place: str) -> LinkError:
+    if error.errno == errno.EADDRINUSE:
+        taken = f"link: {place} is taken by another program."
+        return LinkError(taken, next_step="Choose another port, or end that program.")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return LinkError(f"link: {place} is no address of this machine.", next_step="Correct the address.")
+    return LinkError(f"link: cannot listen on {place}: {_why(error)}.", next_step="Choose another address.")
+
+
+def _cannot_reach(error: OSError, place: str, within_s: float) -> LinkError:
+    if isinstance(error, ConnectionRefusedError):
+        nobody = f"link: nobody listens on {place}."
+        return LinkError(nobody, next_step="Start the other controller, or correct the address.")
+    if isinstance(error, TimeoutError):
+        mute = f"link: {place} does not answer within {within_s:g} s."
+        return LinkError(mute, next_step="Check the cable and the address.")
+    return LinkError(f"link: cannot reach {place}: {_why(error)}.", next_step="Check the address.")
+
+
+def _why(error: OSError) -> str:
+    # gaierror counts its own numbers; the loop's own texts repeat the address.
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return str(error.strerror or error).rstrip(".")
+    return os.strerror(error.errno)
