@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hwvirt.rig.file.item import Item
+from hwvirt.rig.file.item import Item, suggestion
 from hwvirt.rig.file.layout import LayoutError, lay_out
 from hwvirt.rig.file.model import (
     ControllerSpec,
@@ -111,10 +111,10 @@ def _frozen(name: str, item: Item, redirected: list[int]) -> Frozen:
             raise item.error(f"LUN {of} of controller {name} is no redirect LUN", "Only those have a frozen original.")
         return Frozen(of)
     item.fields(())
-    if len(redirected) != 1:
-        raise item.error(
-            f"controller {name} has {len(redirected)} redirect LUNs", "Say which one is meant, like `{frozen: 0}`."
-        )
+    if not redirected:
+        raise item.error(f"controller {name} has no redirect LUN", "Only those have a frozen original.")
+    if len(redirected) > 1:
+        raise item.error(f"controller {name} has several redirect LUNs", f"Name one: {{frozen: {redirected[0]}}}.")
     return Frozen(redirected[0])
 
 
@@ -126,7 +126,7 @@ def _forward(name: str, item: Item, drafts: Mapping[str, _Draft]) -> Forward:
     if other == name:
         raise item.error(f"controller {name} cannot forward to itself")
     if other not in drafts:
-        raise item.error(f"the rig has no controller {other!r}")
+        raise item.error(f"the rig has no controller {other!r}", suggestion(other, drafts))
     far = drafts[other].luns
     if number not in far:
         known = ", ".join(map(str, far)) or "none"

@@ -34,7 +34,8 @@ def compose(text: str, file: str) -> Item:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise RigFileError(file, line, column, f"not YAML: {error.problem or error.context}") from error
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        raise RigFileError(file, line, column, f"not YAML: {reason}") from error
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - before.rfind("\n")
@@ -162,8 +163,10 @@ class Item:
         """The value that `parse` makes of the text; its ValueError becomes an error at this place."""
         try:
             return parse(self.text())
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             raise self.error(str(error)) from error
+        except OverflowError as error:
+            raise self.error("is beyond all numbers") from error
 
     def word(self, words: type[E]) -> E:
         """The member of an enum whose value is written here."""

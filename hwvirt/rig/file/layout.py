@@ -9,6 +9,7 @@ Rule 4: a store holds every block that redirection can send to it, and an eighth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from hwvirt.rig.file.model import ControllerSpec, DiskSpec, Overcommit, Own, Placement, Redirect, StoreSpec
 from hwvirt.scsi.volume import Extent
@@ -61,7 +62,7 @@ def _place(spec: ControllerSpec, disk: DiskSpec) -> Placement:
         lba += blocks[number]
         if lba > end:
             raise LayoutError(spec.name, number, f"LUN {number} ends {lba - end} blocks behind {_described(spec, disk)}")
-    return Placement(luns, _store(spec, disk, Extent(lba, end - lba), store_blocks))
+    return Placement(MappingProxyType(luns), _store(spec, disk, Extent(lba, end - lba), store_blocks))
 
 
 def _store(spec: ControllerSpec, disk: DiskSpec, rest: Extent, wanted_blocks: int) -> Extent | None:

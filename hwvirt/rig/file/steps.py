@@ -83,8 +83,9 @@ def _step(item: Item, rig: Rig) -> Step:
 
 
 def _fill(item: Item, rig: Rig) -> Fill:
-    controller, lun = _only_lun(item, rig)
-    _require_writable(item, rig, controller, lun)
+    at = _only_lun(item)
+    controller, lun = _lun(at, rig)
+    _require_writable(at, rig, controller, lun)
     return Fill(controller, lun)
 
 
@@ -101,14 +102,15 @@ def _discard(item: Item, rig: Rig) -> Discard:
 
 
 def _flush(item: Item, rig: Rig) -> Flush:
-    return Flush(*_only_lun(item, rig))
+    return Flush(*_lun(_only_lun(item), rig))
 
 
 def _backup(item: Item, rig: Rig) -> Backup:
-    controller, lun = _only_lun(item, rig)
+    at = _only_lun(item)
+    controller, lun = _lun(at, rig)
     end, number = rig.resolve(controller, lun)
     if not isinstance(rig.controllers[end].luns[number], Frozen):
-        raise item.error(f"LUN {controller}/{lun} is not frozen", "A backup is compared with a frozen original.")
+        raise at.error(f"LUN {controller}/{lun} is not frozen", "A backup is compared with a frozen original.")
     return Backup(controller, lun)
 
 
@@ -221,14 +223,15 @@ def _after(item: Item, ops: int) -> Moment:
     return AfterCount(Counter(counter), value)
 
 
-def _only_lun(item: Item, rig: Rig) -> tuple[str, int]:
-    return _lun(item.fields(("lun",))["lun"], rig)
+def _only_lun(item: Item) -> Item:
+    return item.fields(("lun",))["lun"]
 
 
 def _redirect_lun(item: Item, rig: Rig) -> tuple[str, int]:
-    controller, lun = _only_lun(item, rig)
+    at = _only_lun(item)
+    controller, lun = _lun(at, rig)
     if not isinstance(rig.controllers[controller].luns[lun], Redirect):
-        raise item.error(f"LUN {controller}/{lun} is not a redirect LUN")
+        raise at.error(f"LUN {controller}/{lun} is not a redirect LUN")
     return controller, lun
 
 
@@ -253,7 +256,7 @@ def _usual_controller(item: Item, rig: Rig) -> str:
     ]
     usual = redirecting or list(rig.controllers)
     if len(usual) > 1:
-        raise item.error(f"LUN {item.text()} of which controller?", f"Write it like {usual[0]}/{item.text()}.")
+        raise item.error(f"LUN {item.text()} of which controller is not said", f"Write it like {usual[0]}/{item.text()}.")
     return usual[0]
 
 
