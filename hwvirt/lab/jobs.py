@@ -7,6 +7,7 @@ standard input as it is.
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import threading
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hwvirt.lab.process import LabError
+from hwvirt.lab.process import KernelProcess, LabError
 from hwvirt.units import Deadline
 
 __all__ = ["MOST_INPUT_BYTES", "Job", "Line", "Switchboard"]
@@ -136,8 +137,8 @@ class Line:
 class Switchboard:
     """Reads all lines of one kernel in a thread of its own, from power on until every process of the kernel is gone."""
 
-    def __init__(self, name: str, console: Path, control: Line, lines: Sequence[Line]) -> None:
-        """To be made once the kernel has its ends of the lines: gives up the launcher's copies of them."""
+    def __init__(self, name: str, console: Path, process: KernelProcess, control: Line, lines: Sequence[Line]) -> None:
+        """To be made once `process` has its ends of the lines: gives up the launcher's copies of them."""
         self._name = name
         self._console = console
         self._control = control
@@ -148,6 +149,7 @@ class Switchboard:
         self._control_text = b""
         self._up_s: float | None = None
         self._gone = False
+        self._ended = os.dup(process.fileno())
         self._thread = threading.Thread(target=self._read, name=f"lab {name}", daemon=True)
         for line in (control, *lines):
             line.guest.close()
@@ -196,9 +198,15 @@ class Switchboard:
         with selectors.DefaultSelector() as selector:
             for line in (self._control, *self._lines):
                 selector.register(line.host, selectors.EVENT_READ, line)
+            selector.register(self._ended, selectors.EVENT_READ)
             while selector.get_map():
                 for key, _ in selector.select():
-                    self._read_line(selector, key.data)
+                    if key.data is not None:
+                        self._read_line(selector, key.data)
+                    else:
+                        selector.unregister(self._ended)
+                        self._process_ended()
+        os.close(self._ended)
 
     def _read_line(self, selector: selectors.BaseSelector, line: Line) -> None:
         try:
@@ -207,7 +215,6 @@ class Switchboard:
             data = b""
         if not data:
             selector.unregister(line.host)
-            self._line_ended(line)
         elif line is self._control:
             self._control_said(data)
         elif line.received(data):
@@ -222,13 +229,19 @@ class Switchboard:
                 self._up_s = float(word.removeprefix(b"up "))
                 self._changed.notify_all()
 
-    def _line_ended(self, line: Line) -> None:
-        if line.job is not None:
-            line.job._kernel_gone()
-        if line is self._control:
-            with self._changed:
-                self._gone = True
-                self._changed.notify_all()
+    def _process_ended(self) -> None:
+        """What the kernel had said comes through, then its jobs learn that it is gone."""
+        for line in self._lines:
+            try:
+                while data := line.host.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                    line.received(data)
+            except (BlockingIOError, ConnectionResetError):
+                pass
+            if line.job is not None:
+                line.job._kernel_gone()
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
 
     def _error(self, what: str) -> LabError:
         words = self._console.read_text(errors="replace").splitlines()[-_LAST_WORDS:]

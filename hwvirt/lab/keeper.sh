@@ -1,9 +1,10 @@
 #!/usr/bin/busybox sh
-# Runs a kernel and lives exactly as long as it: `keeper.sh linux.uml ARGUMENTS...`
-# The launcher holds the other end of standard input. When it is gone, however it went, the whole process group goes too.
+# Becomes a kernel, and leaves a watcher behind: `keeper.sh BOOT_FOLDER [unshare FLAGS] linux.uml ARGUMENTS...`
+# The launcher holds the other end of standard input. When it is gone, however it went, the boot folder and the whole process
+# group go too. The shell itself becomes the kernel: one that does not lead its process group would leave it.
+boot=$1
+shift
 exec 3<&0 </dev/null
-"$@" 3<&- &
-kernel=$!
-{ cat <&3; kill -KILL 0; } >/dev/null &
+{ cat <&3; rm -r "$boot"; kill -KILL -$$; } >/dev/null 2>&1 &
 exec 3<&-
-wait $kernel
+exec "$@"

@@ -104,8 +104,8 @@ class Kernel:
             )
             inherited = [*descriptors.values(), *(end.fileno() for end in (*self._ethernet, *self._serial))]
             memory = {"TMPDIR": memory_directory(self._memory_bytes)}
-            process = KernelProcess(arguments, self.console, inherited, memory)
-            board = Switchboard(f"kernel {self.name}", self.console, lines[0], lines[1:])
+            process = KernelProcess(arguments, boot, self.console, inherited, memory)
+            board = Switchboard(f"kernel {self.name}", self.console, process, lines[0], lines[1:])
             self._powered = _Powered(boot, process, board)
             undo.pop_all()
 

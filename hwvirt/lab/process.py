@@ -35,9 +35,12 @@ def lab_missing() -> str:
 @cache
 def namespace_command() -> tuple[str, ...]:
     """The command that gives a kernel its own pid namespace, or nothing where the system forbids it."""
+    unshare = shutil.which("unshare")  # with its path: the keeper's shell would take its own
+    if unshare is None:
+        return ()
     for flags in (["--pid"], ["--user", "--map-root-user", "--pid"]):
-        command = ("unshare", *flags, "--fork", "--kill-child")
-        if shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+        command = (unshare, *flags, "--fork", "--kill-child")
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
             return command
     return ()
 
@@ -65,10 +68,10 @@ class KernelProcess:
     """A running kernel. It dies with the launcher, whichever way that ends."""
 
     def __init__(
-        self, arguments: Sequence[str], console: Path, fds: Sequence[int], environment: Mapping[str, str]
+        self, arguments: Sequence[str], boot: Path, console: Path, fds: Sequence[int], environment: Mapping[str, str]
     ) -> None:
-        """Starts it; `console` grows by what the kernel prints. Raises LabError when a program is missing."""
-        command = [*namespace_command(), "/usr/bin/busybox", "sh", str(_KEEPER), *arguments]
+        """Starts it; `console` grows by what the kernel prints, `boot` goes with it. Raises LabError."""
+        command = ["/usr/bin/busybox", "sh", str(_KEEPER), str(boot), *namespace_command(), *arguments]
         try:
             with console.open("ab") as output:
                 self._process = subprocess.Popen(
@@ -78,6 +81,10 @@ class KernelProcess:
         except OSError as error:
             raise LabError(f"cannot start a kernel: {error}.", next_step=lab_missing()) from error
         self._pidfd = os.pidfd_open(self._process.pid)
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the kernel has ended by itself or was killed."""
+        return self._pidfd
 
     @property
     def group(self) -> int:
@@ -91,7 +98,7 @@ class KernelProcess:
         return bool(ready)
 
     def kill(self) -> int:
-        """Ends every process at once. Returns the exit status: of the kernel when it had ended, else −9."""
+        """Ends every process at once. Returns the exit status of the kernel when it had ended by itself, else -9."""
         # The leader is not yet waited for, so that its number cannot belong to anybody else.
         os.killpg(self._process.pid, signal.SIGKILL)
         status = self._process.wait()
