@@ -153,7 +153,7 @@ class Connection:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        out = self.session.outgoing(time.monotonic())
+        out = self.session.outgoing()
         if out:
             self._port.send(out)
 

@@ -256,7 +256,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Shows that the sender is alive; answered by a Pong with the same stamp."""
+    """Shows that the sender is alive; answered by a Pong with the same stamp, which is the sender's time in microseconds."""
 
     stamp: int
 

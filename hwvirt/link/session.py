@@ -1,9 +1,9 @@
 """One session of the link, pure: bytes and time in, events and bytes out.
 
-Rule 1: a frame of another epoch is counted and thrown away, whatever it says.
+Rule 1: a frame of another epoch, or one that came before, is counted and thrown away, whatever it says.
 Rule 2: a reply counts for the open request whose tag it carries, once; any other is counted and thrown away.
 Rule 3: what the peer granted bounds what is asked; what this side granted bounds what it accepts.
-Rule 4: one damaged or senseless frame ends the session. What it left unanswered is in doubt and may be asked again.
+Rule 4: one missing, damaged or senseless frame ends the session. What it left unanswered is in doubt and may be asked again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _HANDSHAKE_FRAME_BYTES = 512
 """No frame is larger before the peer has proven the secret: a stranger costs this much memory."""
 _NO_LIMITS = LinkLimits(requests=1, request_bytes=4096, frame_bytes=4096)
 _LAST_TAG = 0xFFFF_FFFF
+_NUMBERS = 1 << 32
 
 
 class State(Enum):
@@ -97,9 +98,9 @@ class Session:
         self._asked = Credit(_NO_LIMITS)
         self._accepted = Credit(self._limits)
         self._tag = 0
-        self._began = self._last_sent = self._last_received = now
-        self._pinged: float | None = None
-        self._stamp = 0
+        self._sent_frames = 0
+        self._taken_frames = 0
+        self._began = self._last_ping = self._last_received = now
         if role is Role.CONNECT:
             self._send(self._hello)
 
@@ -129,12 +130,9 @@ class Session:
             events.append(self._end(error, Farewell.BROKEN if known else None))
         return events
 
-    def outgoing(self, now: float) -> list[Buffer]:
-        """Takes the bytes to send, in order; they count as sent now."""
-        out = self._out
-        if out:
-            self._out = []
-            self._last_sent = now
+    def outgoing(self) -> list[Buffer]:
+        """Takes the bytes to send, in order."""
+        out, self._out = self._out, []
         return out
 
     # Requests and replies
@@ -188,17 +186,17 @@ class Session:
         timing = self._timing
         if self.state is not State.UP:
             return self._began + timing.handshake_s
-        sign_due = self._last_sent + timing.ping_s
-        if self._pinged is None:
-            sign_due = min(sign_due, self._last_received + timing.ping_s)
-        return min(sign_due, self._last_received + timing.silence_s)
+        return min(self._last_ping + timing.ping_s, self._last_received + timing.silence_s)
 
     def tick(self, now: float) -> list[Event]:
-        """Does what is due: a ping after a pause in either direction, the end after too long a silence."""
-        if now < self.next_deadline():
+        """Does what is due: a ping, or the end after too long a silence."""
+        late_s = now - self.next_deadline()
+        if late_s < 0:
             return []
         if self.state is not State.UP:
             return [self._end(reasons.unproven(self.place, self._timing.handshake_s), None)]
+        if late_s > self._timing.ping_s:
+            self._last_received += late_s  # this side slept: that is not the peer's silence
         if now >= self._last_received + self._timing.silence_s:
             return [self._end(reasons.silent(self.place, self._timing.silence_s), None)]
         self._ping(now)
@@ -220,9 +218,13 @@ class Session:
         self._header = None
         self._received.consume(header.frame_bytes)
         self._statistics.received_frames += 1
-        if header.epoch != self._epoch:
+        ahead = (header.number - self._taken_frames) % _NUMBERS
+        if header.epoch != self._epoch or ahead >= _NUMBERS // 2:
             self._statistics.refused += 1
             return True
+        if ahead:
+            raise CorruptFrame(f"link: {ahead} frames of {self.place} are missing.", next_step="Check the cable.")
+        self._taken_frames += 1
         if self.state is State.CONFIRM:
             self._go_up(events)
         message = decode(header, unread[: header.frame_bytes], self.place)
@@ -260,9 +262,7 @@ class Session:
             case Ping():
                 self._send(Pong(message.stamp))
             case Pong():
-                if self._pinged is not None and message.stamp == self._stamp:
-                    self._statistics.rtt_us = round((now - self._pinged) * 1e6)
-                    self._pinged = None
+                self._statistics.rtt_us = max(0, _microseconds(now) - message.stamp)
             case Bye():
                 raise _Over(reasons.told(self.place, message.why, self._hello.name), None)
             case _:
@@ -337,9 +337,8 @@ class Session:
         return PeerError(f"link: {self.place} sent a {type(message).__name__} while {self.state.value}.")
 
     def _ping(self, now: float) -> None:
-        self._stamp += 1
-        self._pinged = now
-        self._send(Ping(self._stamp))
+        self._last_ping = now
+        self._send(Ping(_microseconds(now)))
 
     def _next_tag(self) -> int:
         self._tag = self._tag % _LAST_TAG + 1
@@ -353,7 +352,12 @@ class Session:
     def _send_body(self, body: Body, tag: int) -> None:
         self._statistics.sent_frames += 1
         self._statistics.sent_bytes += body.frame_bytes
-        self._out += write_frame(self._epoch, tag, body)
+        self._out += write_frame(self._epoch, self._sent_frames % _NUMBERS, tag, body)
+        self._sent_frames += 1
+
+
+def _microseconds(now: float) -> int:
+    return round(now * 1e6)
 
 
 class _Step(NamedTuple):

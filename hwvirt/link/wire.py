@@ -1,6 +1,6 @@
 """The frame: header, meta, digests, data. All integers are little-endian.
 
-    header   40 bytes, the table below; ends with the CRC-32C of its other bytes
+    header   44 bytes, the table below; ends with the CRC-32C of its other bytes
     meta     what the kind of message lays down (messages.py)
     digests  one CRC-32C (u32) for each `grain` bytes of data
     data     its length is a multiple of `grain`
@@ -45,6 +45,7 @@ _FIELDS = (
     ("kind", "B"),
     ("reserved", "H"),  # sent as zero, not read
     ("epoch", "Q"),  # of the session; zero until both sides have proven the secret
+    ("number", "I"),  # counts the frames of this direction from 0: a lost or doubled one shows
     ("tag", "I"),  # ties a reply to its request; zero where there is nothing to tie
     ("meta_bytes", "I"),
     ("data_bytes", "I"),
@@ -79,6 +80,7 @@ class Header(NamedTuple):
 
     kind: int
     epoch: int
+    number: int
     tag: int
     meta_bytes: int
     data_bytes: int
@@ -87,12 +89,22 @@ class Header(NamedTuple):
     frame_bytes: int
 
 
-def write_frame(epoch: int, tag: int, body: Body) -> list[Buffer]:
+def write_frame(epoch: int, number: int, tag: int, body: Body) -> list[Buffer]:
     """The frame as buffers to be sent in this order; the data is passed on, not copied."""
     kind, meta, data, data_bytes, digests, grain_bytes = body
     digest_bytes = _little_endian(digests).tobytes()
     header = _HEADER.pack(
-        MAGIC, VERSION, kind, 0, epoch, tag, len(meta), data_bytes, grain_bytes, crc32c(digest_bytes, crc32c(meta))
+        MAGIC,
+        VERSION,
+        kind,
+        0,
+        epoch,
+        number,
+        tag,
+        len(meta),
+        data_bytes,
+        grain_bytes,
+        crc32c(digest_bytes, crc32c(meta)),
     )
     return [b"".join((header, _CRC.pack(crc32c(header)), meta, digest_bytes)), *data]
 
@@ -111,14 +123,14 @@ def read_header(received: memoryview, most_bytes: int, place: str) -> Header | N
     header = received[: _HEADER.size]
     if crc32c(header) != _CRC.unpack_from(received, _HEADER.size)[0]:
         raise CorruptFrame(f"link: {place} sent a damaged frame header.", next_step=_CABLE)
-    _, _, kind, _, epoch, tag, meta_bytes, data_bytes, grain_bytes, body_crc = _HEADER.unpack(header)
+    _, _, kind, _, epoch, number, tag, meta_bytes, data_bytes, grain_bytes, body_crc = _HEADER.unpack(header)
     grains, rest = divmod(data_bytes, grain_bytes) if grain_bytes else (0, data_bytes)
     if rest or (grain_bytes and not grains) or (grains > 1 and grain_bytes < LEAST_GRAIN_BYTES):
         raise PeerError(f"link: {place} sent {data_bytes} bytes of data in grains of {grain_bytes}.")
     frame_bytes = HEADER_BYTES + meta_bytes + 4 * grains + data_bytes
     if frame_bytes > most_bytes:
         raise PeerError(f"link: {place} announced a frame of {frame_bytes} bytes where {most_bytes} are allowed.")
-    return Header(kind, epoch, tag, meta_bytes, data_bytes, grain_bytes, body_crc, frame_bytes)
+    return Header(kind, epoch, number, tag, meta_bytes, data_bytes, grain_bytes, body_crc, frame_bytes)
 
 
 def open_body(header: Header, frame: memoryview, place: str) -> tuple[memoryview, array[int], memoryview]:
