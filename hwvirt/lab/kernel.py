@@ -80,11 +80,6 @@ class Kernel:
         self._powered: _Powered | None = None
         self.share.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def process_group(self) -> int:
-        """The process group of everything that belongs to this kernel. Raises LabError when the power is off."""
-        return self._on().process.group
-
     def power_on(self) -> None:
         """Starts to boot and returns at once. Raises LabError when it is on already or cannot start."""
         if self._powered is not None:

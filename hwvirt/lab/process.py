@@ -19,6 +19,7 @@ from hwvirt.units import Deadline
 __all__ = ["KernelProcess", "LabError", "lab_missing", "memory_directory", "namespace_command"]
 
 _KEEPER = Path(__file__).parent / "keeper.sh"
+_NAMESPACE_INIT = ("/usr/bin/busybox", "sh", "-c", '"$@"; exit $?', "sh")  # a kernel that is process 1 cannot abort itself
 _PROGRAMS = {"linux.uml": "user-mode-linux", "/usr/bin/busybox": "busybox-static", "/sbin/modprobe": "kmod"}
 
 
@@ -41,7 +42,7 @@ def namespace_command() -> tuple[str, ...]:
     for flags in (["--pid"], ["--user", "--map-root-user", "--pid"]):
         command = (unshare, *flags, "--fork", "--kill-child")
         if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
-            return command
+            return (*command, *_NAMESPACE_INIT)
     return ()
 
 
