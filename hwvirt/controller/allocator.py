@@ -1,0 +1,94 @@
+"""B's append allocator: a cursor walks the second volume and takes what is free.
+
+A block's generation is the lap of the cursor in which it was taken: the cursor passes each block once a lap, so a
+position that is used again never has its former generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from hwvirt.link.messages import Placement
+
+__all__ = ["Allocator", "NoSpace"]
+
+_FREE, _TAKEN = b"\x00", b"\x01"
+
+
+class NoSpace(Exception):
+    """Fewer free blocks than asked for; `freed` blocks become free with the next flush of the ledger."""
+
+    def __init__(self, asked: int, free: int, freed: int) -> None:
+        self.asked, self.free, self.freed = asked, free, freed
+        super().__init__(f"{asked} blocks asked, {free} free, {freed} freed but not yet durable")
+
+
+class Allocator:
+    """Free, live and freed blocks of a second volume. free + live + freed = capacity, always."""
+
+    def __init__(self, capacity: int, lap: int = 1, cursor: int = 0) -> None:
+        self.capacity = capacity
+        self.lap = lap
+        self.cursor = cursor
+        self.live = 0
+        self._taken = bytearray(capacity)
+        self._freed: list[Placement] = []
+        self.freed = 0
+
+    @property
+    def free(self) -> int:
+        """Blocks that can be taken now."""
+        return self.capacity - self.live - self.freed
+
+    def take(self, blocks: int) -> list[Placement]:
+        """The next `blocks` free blocks in the cursor's order, as few runs as there are. Raises NoSpace, taking none."""
+        if blocks > self.free:
+            raise NoSpace(blocks, self.free, self.freed)
+        runs: list[Placement] = []
+        wanted = blocks
+        while wanted:
+            start = self._taken.find(_FREE, self.cursor)
+            if start < 0:
+                self.cursor, self.lap = 0, self.lap + 1
+                continue
+            stop = self._taken.find(_TAKEN, start, start + wanted)
+            count = min(wanted, self.capacity - start) if stop < 0 else stop - start
+            self._taken[start : start + count] = _TAKEN * count
+            runs.append(Placement(start, self.lap, count))
+            self.cursor = start + count
+            wanted -= count
+        self.live += blocks
+        return runs
+
+    def mark_live(self, lbas: Iterable[int]) -> None:
+        """Recovery: these blocks are taken."""
+        for lba in lbas:
+            self._taken[lba] = 1
+            self.live += 1
+
+    def give_back(self, placements: Sequence[Placement]) -> None:
+        """These live blocks are freed; they can be taken again after `settle()`."""
+        self._freed.extend(placements)
+        blocks = sum(place.blocks for place in placements)
+        self.live -= blocks
+        self.freed += blocks
+
+    def pending(self) -> int:
+        """A mark for `settle`: everything that was given back so far."""
+        return len(self._freed)
+
+    def settle(self, mark: int) -> None:
+        """What was given back before the mark was taken is durable in the ledger: it is free."""
+        for place in self._freed[:mark]:
+            self._taken[place.lba : place.lba + place.blocks] = bytes(place.blocks)
+            self.freed -= place.blocks
+        del self._freed[:mark]
+
+    def live_lbas(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The LBAs that are taken and not given back, in order."""
+        taken = np.frombuffer(self._taken, np.uint8).copy()
+        for place in self._freed:
+            taken[place.lba : place.lba + place.blocks] = 0
+        return np.flatnonzero(taken)

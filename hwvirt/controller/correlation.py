@@ -1,0 +1,185 @@
+"""The correlation map: first LBA → position on the second volume, sixteen bytes a block.
+
+Rules of this file:
+1. An entry changes only by a newer sequence number; an older one is handed back as superseded.
+2. Nothing here reads a disk, a socket or a clock.
+3. What changed since `take_changes()` is remembered until it is taken: the journal sees every change once.
+
+The two columns lie in anonymous memory that the kernel provides page by page on first write: an unmapped region costs
+nothing, a lookup is an index, and to forget the whole map takes the same time whatever it holds.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from hwvirt.controller.position import MAPPED, NEXT_BLOCK, UNMAPPED, ZERO, Columns, lbas_of, positions_of, runs_of, unpack
+from hwvirt.link.messages import Placement, Slice
+from hwvirt.scsi.volume import Extent, Residency
+
+__all__ = ["CHANGE", "CorrelationMap", "Rows", "Run"]
+
+Rows: TypeAlias = np.ndarray[tuple[int], np.dtype[np.void]]
+CHANGE = np.dtype([("lba", "<u8"), ("blocks", "<u8"), ("position", "<u8"), ("sequence", "<u8")])
+"""One journal row: blocks that lie behind each other on both volumes and share a sequence number."""
+
+
+class Run(NamedTuple):
+    """Part of a looked-up extent; `placement` is None unless the blocks are redirected."""
+
+    lba: int
+    blocks: int
+    residency: Residency
+    placement: Placement | None
+
+
+class CorrelationMap:
+    """The map of one first volume of `blocks` blocks."""
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self._changes: list[Columns] = []
+        self._allocate()
+
+    def _allocate(self) -> None:
+        memory = mmap.mmap(-1, max(1, self.blocks) * 16)
+        self._positions: Columns = np.frombuffer(memory, np.uint64, self.blocks)
+        self._sequences: Columns = np.frombuffer(memory, np.uint64, self.blocks, self.blocks * 8)
+        self._scalar = memoryview(memory).cast("Q")
+        self.mapped_blocks = 0
+        self.zero_blocks = 0
+
+    def bind(self, slices: Sequence[Slice], placements: Sequence[Placement]) -> list[Placement]:
+        """Correlates the slices' blocks, in order, with the placements' blocks; no block may occur twice.
+
+        Returns the placements that no entry names any more: replaced ones, and new ones that came too late.
+        """
+        return self._change(slices, positions_of(placements))
+
+    def unmap(self, slices: Sequence[Slice]) -> list[Placement]:
+        """The blocks read as zeroes from now on. Returns the placements that no entry names any more."""
+        return self._change(slices, np.full(sum(run.blocks for run in slices), ZERO, np.uint64))
+
+    def release(self, slices: Sequence[Slice]) -> list[Placement]:
+        """The blocks lie on the first volume again, as of the slices' sequence numbers (commit)."""
+        return self._change(slices, np.full(sum(run.blocks for run in slices), UNMAPPED, np.uint64))
+
+    def _change(self, slices: Sequence[Slice], new: Columns) -> list[Placement]:
+        lbas = lbas_of(slices)
+        sequences = np.repeat(
+            np.array([run.sequence for run in slices], np.uint64), [run.blocks for run in slices]
+        )
+        late = self._sequences[lbas] > sequences
+        superseded = new[:0]
+        if late.any():
+            superseded = new[late]
+            keep = ~late
+            lbas, sequences, new = lbas[keep], sequences[keep], new[keep]
+        old = self._positions[lbas]
+        self._count(old, -1)
+        self._count(new, +1)
+        self._positions[lbas] = new
+        self._sequences[lbas] = sequences
+        self._changes.append(lbas)
+        gone = np.concatenate((old[(old >= MAPPED) & (old != new)], superseded[superseded >= MAPPED]))
+        return runs_of(gone)
+
+    def _count(self, positions: Columns, sign: int) -> None:
+        self.mapped_blocks += sign * int(np.count_nonzero(positions >= MAPPED))
+        self.zero_blocks += sign * int(np.count_nonzero(positions == ZERO))
+
+    def lookup(self, extent: Extent) -> list[Run]:
+        """Where the blocks of the extent lie, in runs that one read can serve each."""
+        lba, blocks = extent
+        if blocks == 1:
+            return [_run(lba, 1, self._scalar[lba])]
+        window = self._positions[lba : lba + blocks]
+        step = np.diff(window)
+        breaks = np.flatnonzero((step != NEXT_BLOCK) & (step != 0)) + 1
+        if not len(breaks):
+            return [_run(lba, blocks, int(window[0]))]
+        edges = [0, *breaks.tolist(), blocks]
+        return [
+            _run(lba + start, end - start, int(window[start])) for start, end in pairwise(edges)
+        ]
+
+    def take_changes(self) -> Rows:
+        """Every entry that changed since the last call, as rows of `CHANGE` with their present values."""
+        if not self._changes:
+            return np.empty(0, CHANGE)
+        lbas = np.unique(np.concatenate(self._changes))
+        self._changes.clear()
+        return self._rows(lbas)
+
+    def put_back(self, rows: Rows) -> None:
+        """Taken changes that did not become durable are changes again."""
+        if len(rows):
+            self._changes.append(lbas_of(list(zip(rows["lba"].tolist(), rows["blocks"].tolist(), strict=True))))
+
+    def apply(self, rows: Rows) -> None:
+        """Sets entries as journal rows say: recovery. They do not count as changes."""
+        for lba, blocks, position, sequence in rows.tolist():
+            window = slice(lba, lba + blocks)
+            new = np.full(blocks, position, np.uint64)
+            if position >= MAPPED:
+                new += np.arange(blocks, dtype=np.uint64) * np.uint64(NEXT_BLOCK)
+            self._count(self._positions[window], -1)
+            self._count(new, +1)
+            self._positions[window] = new
+            self._sequences[window] = sequence
+
+    def rows(self) -> Rows:
+        """Every entry that says something, as rows of `CHANGE` in order of LBA."""
+        return self._rows(np.flatnonzero(self._sequences).astype(np.uint64))
+
+    def _rows(self, lbas: Columns) -> Rows:
+        positions, sequences = self._positions[lbas], self._sequences[lbas]
+        step = np.diff(positions)
+        same = (step == NEXT_BLOCK) | ((step == 0) & (positions[1:] < MAPPED))
+        together = (np.diff(lbas) == 1) & same & (np.diff(sequences) == 0)
+        starts = np.concatenate(([0], np.flatnonzero(~together) + 1)) if len(lbas) else np.empty(0, np.int64)
+        rows = np.empty(len(starts), CHANGE)
+        rows["lba"], rows["position"], rows["sequence"] = lbas[starts], positions[starts], sequences[starts]
+        rows["blocks"] = np.diff(np.append(starts, len(lbas)))
+        return rows
+
+    def is_empty(self, extent: Extent) -> bool:
+        """Whether every block of the extent lies on the first volume."""
+        return not self._positions[extent.lba : extent.lba + extent.blocks].any()
+
+    def sequences_at(self, lbas: Columns) -> Columns:
+        """The sequence number of the newest change of each block, 0 where there was none."""
+        return self._sequences[lbas]
+
+    def positions_at(self, lbas: Columns) -> Columns:
+        """The packed position of each block."""
+        return self._positions[lbas]
+
+    def last_sequence(self) -> int:
+        """The newest sequence number in the map, 0 when it is empty."""
+        return int(self._sequences.max(initial=0))
+
+    def clear(self) -> None:
+        """Forgets every entry and every pending change, in constant time."""
+        self._changes.clear()
+        self._allocate()
+
+    def strip(self, cells: int) -> list[float]:
+        """The fraction of blocks that are not on the first volume, for each of `cells` equal parts."""
+        edges = np.linspace(0, self.blocks, cells + 1).astype(np.int64)
+        total = np.concatenate(([0], np.cumsum(self._positions != UNMAPPED)))
+        return [
+            round(float(part) / max(1, int(width)), 3)
+            for part, width in zip(np.diff(total[edges]), np.diff(edges), strict=True)
+        ]
+
+
+def _run(lba: int, blocks: int, position: int) -> Run:
+    if position >= MAPPED:
+        return Run(lba, blocks, Residency.REDIRECTED, unpack(position, blocks))
+    return Run(lba, blocks, Residency.ZERO if position == ZERO else Residency.FIRST, None)

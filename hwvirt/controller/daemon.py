@@ -1,0 +1,167 @@
+"""One controller: opens its disk, meets its peer, recovers, serves hosts, and stops without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from hwvirt.controller.config import Config, load_config
+from hwvirt.controller.control import ControlServer
+from hwvirt.controller.journal import StateDirectory
+from hwvirt.controller.link_side import LinkSide
+from hwvirt.controller.service import Service
+from hwvirt.controller.states import State
+from hwvirt.controller.store import LocalStore
+from hwvirt.controller.units import Unit, build_units
+from hwvirt.controller.verbs import verbs_of
+from hwvirt.disk.disk import Disk
+from hwvirt.disk.open import open_disk
+from hwvirt.disk.volume import DiskVolume
+from hwvirt.errors import ControllerError, ExitCode
+from hwvirt.host.nbd.export import Export
+from hwvirt.host.nbd.server import NbdServer
+from hwvirt.scsi.cdb import read_capacity_16
+from hwvirt.scsi.command import Command
+from hwvirt.scsi.volume import Access, Extent, Residency
+from hwvirt.trace import Trace
+
+__all__ = ["Controller", "main"]
+
+
+def main(config_path: Path) -> ExitCode:
+    """Runs the controller of a configuration file until SIGTERM or SIGINT. Raises HwvirtError when it cannot start."""
+    return uvloop.run(_run(load_config(config_path)))
+
+
+async def _run(config: Config) -> ExitCode:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        controller = Controller(config, Trace(config.name))
+        starting = loop.create_task(controller.start(stack))
+        stopped = loop.create_task(stop.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        await asyncio.gather(starting, return_exceptions=stop.is_set())
+        await stopped
+    return ExitCode.PASSED
+
+
+class Controller:
+    """The parts of one controller, and what the control socket tells of them."""
+
+    def __init__(self, config: Config, trace: Trace) -> None:
+        self.config = config
+        self.trace = trace
+        self.units: dict[int, Unit] = {}
+        self.store: LocalStore | None = None
+        self.link: LinkSide | None = None
+        self.disk: Disk | None = None
+        self.boot_epoch = int.from_bytes(os.urandom(7), "little") | 1
+        self.nbd_port = 0
+        self.ready = False
+        self._started = time.monotonic()
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Brings every part up, each with its undoing on the stack. Hosts are let in last, when all is recovered."""
+        config, trace = self.config, self.trace
+        state = StateDirectory(Path(config.state_dir))
+        stack.callback(state.close)
+        self.disk = open_disk(config.disk.kind, config.disk.path, config.disk.block_bytes, config.disk.witness)
+        stack.callback(self.disk.close)
+        if config.store is not None:
+            volume = DiskVolume(self.disk, Extent(config.store.lba, config.store.blocks), config.disk.block_bytes)
+            journal = state.journal("ledger")
+            stack.callback(journal.close)
+            self.store = LocalStore(volume, journal, trace)
+        if config.link is not None:
+            self.link = LinkSide(config.name, config.link, self.boot_epoch, trace)
+        self.units = dict(build_units(config, self.disk, state, self.link and self.link.patient, trace))
+        for unit in self.units.values():
+            if unit.lifecycle is not None:
+                unit.lifecycle.load()
+        control = ControlServer(Path(config.control), verbs_of(self), trace)
+        await control.start()
+        stack.push_async_callback(control.close)
+        if self.link is not None:
+            await self._meet_peer(stack, self.link)
+        stack.push_async_callback(self._flush_everything)
+        for unit in self.units.values():
+            if unit.lifecycle is not None:
+                await unit.lifecycle.start(State(unit.config.start))
+                stack.push_async_callback(unit.lifecycle.close)
+        await self._let_hosts_in(stack)
+        self.ready = True
+        trace.emit("controller.started", pid=os.getpid(), nbd_port=self.nbd_port)
+
+    async def _meet_peer(self, stack: AsyncExitStack, link: LinkSide) -> None:
+        volumes = {number: unit.redirect for number, unit in self.units.items() if unit.redirect is not None}
+        served = {number: unit.meter for number, unit in self.units.items() if unit.config.mode != "forward"}
+        await link.start(volumes, Service(self.store, served, self.trace))
+        stack.push_async_callback(link.close)
+        if any(unit.config.mode in ("redirect", "forward") for unit in self.units.values()):
+            await link.wait_up()
+
+    async def _flush_everything(self) -> None:
+        """A clean stop loses nothing: what hosts were told is durable, or the log says what is not."""
+        for number, unit in self.units.items():
+            if unit.volume is not None and (failed := await unit.volume.flush()):
+                self.trace.emit("controller.flush-failed", lun=number, reason=str(failed))
+        if self.store is not None:
+            await self.store.flush(0)
+
+    async def _let_hosts_in(self, stack: AsyncExitStack) -> None:
+        exports = [await self._export(number, unit) for number, unit in self.units.items()]
+        if not exports:
+            return
+        server = NbdServer(exports, self.trace)
+        self.nbd_port = await server.listen(self.config.nbd.host, self.config.nbd.port)
+        stack.push_async_callback(server.close)
+
+    async def _export(self, number: int, unit: Unit) -> Export:
+        residency: Callable[[Extent], list[tuple[int, Residency]]] = _all_first
+        if unit.volume is None:
+            blocks, size = await self._measure(number, unit)
+            unit.config, unit.block_bytes = msgspec.structs.replace(unit.config, blocks=blocks), size
+        else:
+            residency = unit.volume.residency
+        read_only = unit.volume is not None and unit.volume.access is Access.READ_ONLY
+        description = f"hwvirt controller {self.config.name}, LUN {number}, {unit.config.mode}"
+        return Export(f"lun{number}", unit.meter, unit.config.blocks, unit.block_bytes, description, read_only, residency)
+
+    async def _measure(self, number: int, unit: Unit) -> tuple[int, int]:
+        """The size of a forwarded unit, as the unit itself tells it."""
+        (answer,) = await unit.meter.execute([Command(read_capacity_16(), (), 32)])
+        data = b"".join(answer.data)
+        if not answer.good or len(data) < 12:
+            raise ControllerError(
+                f"controller {self.config.name}: LUN {number} is forwarded to LUN {unit.config.remote_lun} of the other "
+                "controller, which does not answer READ CAPACITY.",
+                next_step="Give the other controller that LUN.",
+            )
+        blocks, size = int.from_bytes(data[:8], "big") + 1, int.from_bytes(data[8:12], "big")
+        return blocks, size
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return os.getpid()
+
+    def uptime_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+
+def _all_first(extent: Extent) -> list[tuple[int, Residency]]:
+    return [(extent.blocks, Residency.FIRST)]

@@ -1,0 +1,225 @@
+"""State files of a controller: an append-only journal and the checkpoint that it continues.
+
+    file    = HEADER record*
+    HEADER  = magic "HWVJ", format version u16, reserved u16
+    record  = magic u32, payload length u32, sequence u64, CRC-32C u32 of all of this but itself, kind u32; payload
+
+A record that ends the file and is not whole was never acknowledged: it is cut. A bad record with a good one behind it is
+damage: StateError with its offset, nothing is changed. A checkpoint is written beside, synced and renamed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hwvirt.buffers import Buffer
+from hwvirt.digest import crc32c
+from hwvirt.errors import StateError
+
+__all__ = ["FORMAT_VERSION", "Journal", "Record", "StateDirectory"]
+
+FORMAT_VERSION = 1
+_HEADER = struct.Struct("<4sHH")
+_MAGIC = b"HWVJ"
+_RECORD = struct.Struct("<IIQII")
+_RECORD_MAGIC = 0x4A524543
+_MARK = 0  # carries the sequence number of a checkpoint, also of an empty one
+
+
+class Record(NamedTuple):
+    """One record: what kind (from 1), and the bytes."""
+
+    kind: int
+    payload: Buffer
+
+
+class StateDirectory:
+    """A directory that one daemon owns: locked from `open` to `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise StateError(
+                f"state directory {path} is in use by process {owner or 'unknown'}.",
+                next_step="Stop that controller, or give this one another state directory.",
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def journal(self, name: str) -> Journal:
+        """The journal `name` of this directory."""
+        return Journal(self.path, name)
+
+    def close(self) -> None:
+        """Gives the directory up. Idempotent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class Journal:
+    """`NAME.journal` and `NAME.checkpoint` in a locked directory. Call `recover()` first, exactly once."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._checkpoint = directory / f"{name}.checkpoint"
+        self._path = directory / f"{name}.journal"
+        self._file = -1
+        self._sequence = 0
+        self.size_bytes = 0
+        self.cut_bytes = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever stored under this name."""
+        return not self._checkpoint.exists() and not self._path.exists()
+
+    def recover(self) -> Iterator[Record]:
+        """The records of the checkpoint and then those of the journal. Cuts a torn tail. Raises StateError on damage."""
+        yield from self.stored()
+        size = self._path.stat().st_size if self._path.exists() else 0
+        self.cut_bytes = size - self.size_bytes
+        self._open(self.size_bytes)
+
+    def stored(self) -> Iterator[Record]:
+        """The records of the checkpoint and then those of the journal, as the files hold them now."""
+        first = 0
+        if self._checkpoint.exists():
+            records, _ = _parse(self._checkpoint, self._checkpoint.read_bytes(), tail=False)
+            for sequence, record in records:
+                first = sequence
+                if record.kind != _MARK:
+                    yield record
+        self._sequence = max(self._sequence, first)
+        data = self._path.read_bytes() if self._path.exists() else b""
+        records, self.size_bytes = _parse(self._path, data, tail=True) if data else ([], 0)
+        for sequence, record in records:
+            if sequence > first:
+                self._sequence = max(self._sequence, sequence)
+                yield record
+
+    def _open(self, end: int) -> None:
+        fresh = not self._path.exists()
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.ftruncate(self._file, end)
+        self.size_bytes = end
+        if not end:
+            self._write([_HEADER.pack(_MAGIC, FORMAT_VERSION, 0)])
+        if fresh or self.cut_bytes:
+            os.fsync(self._file)
+            _sync_directory(self._path.parent)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Adds records with one write. Not durable before `sync()`."""
+        pieces: list[Buffer] = []
+        for record in records:
+            self._sequence += 1
+            pieces += _encode(record, self._sequence)
+        self._write(pieces)
+
+    def _write(self, pieces: list[Buffer]) -> None:
+        size = sum(map(len, pieces))
+        written = os.pwritev(self._file, pieces, self.size_bytes)
+        if written != size:
+            raise StateError(f"{self._path}: {written} of {size} bytes written.", next_step="Make room on its file system.")
+        self.size_bytes += size
+
+    def sync(self) -> None:
+        """Everything appended so far is durable when this returns."""
+        os.fdatasync(self._file)
+
+    def checkpoint(self, records: Sequence[Record]) -> None:
+        """Replaces everything stored so far by these records, or by nothing of it: old or new, never a mixture."""
+        beside = self._checkpoint.with_suffix(".new")
+        with open(beside, "wb") as file:
+            file.write(_HEADER.pack(_MAGIC, FORMAT_VERSION, 0))
+            # One sequence number for all: journal records up to it are in the checkpoint already.
+            for record in (Record(_MARK, b""), *records):
+                file.writelines(_encode(record, self._sequence))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(self._checkpoint)
+        _sync_directory(self._checkpoint.parent)
+        os.ftruncate(self._file, _HEADER.size)
+        os.fsync(self._file)
+        self.size_bytes = _HEADER.size
+
+    def close(self) -> None:
+        """Closes the file; what was not synced is left to the kernel. Idempotent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _encode(record: Record, sequence: int) -> list[Buffer]:
+    front = _RECORD.pack(_RECORD_MAGIC, len(record.payload), sequence, 0, record.kind)
+    digest = crc32c(record.payload, crc32c(front))
+    return [_RECORD.pack(_RECORD_MAGIC, len(record.payload), sequence, digest, record.kind), record.payload]
+
+
+def _parse(path: Path, data: bytes, *, tail: bool) -> tuple[list[tuple[int, Record]], int]:
+    """All whole records of a file and the offset behind the last; a torn tail is allowed where `tail`."""
+    if len(data) < _HEADER.size and tail:
+        return [], 0
+    if len(data) < _HEADER.size or data[:4] != _MAGIC:
+        raise StateError(f"{path}: not a hwvirt state file (bad magic at offset 0).", next_step=_RESTORE)
+    version = _HEADER.unpack_from(data)[1]
+    if version != FORMAT_VERSION:
+        raise StateError(
+            f"{path}: state format {version}, this program knows format {FORMAT_VERSION}.",
+            next_step="Use the hwvirt version that wrote it.",
+        )
+    records: list[tuple[int, Record]] = []
+    offset = _HEADER.size
+    while offset < len(data):
+        found = _record_at(data, offset)
+        if found is None:
+            if tail and not _any_record_after(data, offset + 1):
+                break
+            raise StateError(f"{path}: bad record at offset {offset}.", next_step=_RESTORE)
+        sequence, record, offset = found
+        records.append((sequence, record))
+    return records, offset
+
+
+_RESTORE = "Restore the state directory, or remove it to rebuild the map from the other controller's ledger."
+
+
+def _record_at(data: bytes, offset: int) -> tuple[int, Record, int] | None:
+    if len(data) - offset < _RECORD.size:
+        return None
+    magic, size, sequence, digest, kind = _RECORD.unpack_from(data, offset)
+    end = offset + _RECORD.size + size
+    if magic != _RECORD_MAGIC or end > len(data):
+        return None
+    payload = memoryview(data)[offset + _RECORD.size : end]
+    if crc32c(payload, crc32c(_RECORD.pack(magic, size, sequence, 0, kind))) != digest:
+        return None
+    return sequence, Record(kind, payload), end
+
+
+def _any_record_after(data: bytes, offset: int) -> bool:
+    magic = struct.pack("<I", _RECORD_MAGIC)
+    while (offset := data.find(magic, offset)) >= 0:
+        if _record_at(data, offset) is not None:
+            return True
+        offset += 1
+    return False
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

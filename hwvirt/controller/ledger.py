@@ -1,0 +1,194 @@
+"""B's ledger: what lies at each position of the second volume, and for whom.
+
+One row a block: position → (volume, first LBA, sequence, generation, CRC-32C of the data). Blocks that a volume has
+unmapped leave a tombstone, so that a lost map is rebuilt with its zeroes. Pure: the journal is somebody else's.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwvirt.controller.allocator import Allocator
+from hwvirt.controller.correlation import Rows
+from hwvirt.controller.position import Columns, lbas_of
+from hwvirt.link.messages import Placement, Slice
+
+__all__ = ["ROW", "Kind", "Ledger"]
+
+ROW = np.dtype(
+    [
+        ("position", "<u8"),  # B's LBA; of a tombstone: 0
+        ("generation", "<u4"),
+        ("crc", "<u4"),
+        ("lba", "<u8"),
+        ("sequence", "<u8"),
+        ("volume", "<u4"),
+        ("kind", "<u4"),
+    ]
+)
+"""One row of the ledger on the wire and in the journal: 40 bytes."""
+
+
+class Kind:
+    """What a row says."""
+
+    FREED = 0
+    LIVE = 1
+    TOMBSTONE = 2
+
+
+class Ledger:
+    """The rows of a second volume of `capacity` blocks. Live means: the allocator says so."""
+
+    def __init__(self, capacity: int, allocator: Allocator) -> None:
+        self._allocator = allocator
+        memory = mmap.mmap(-1, max(1, capacity) * 28)
+        self._lbas: Columns = np.frombuffer(memory, np.uint64, capacity)
+        self._sequences: Columns = np.frombuffer(memory, np.uint64, capacity, capacity * 8)
+        self._generations = np.frombuffer(memory, np.uint32, capacity, capacity * 16)
+        self._crcs = np.frombuffer(memory, np.uint32, capacity, capacity * 20)
+        self._volumes = np.frombuffer(memory, np.uint32, capacity, capacity * 24)  # 0: not live; else volume + 1
+        self._tombstones: dict[int, dict[int, int]] = {}
+        self._changed: list[Columns] = []
+        self._buried: list[tuple[int, int, int]] = []
+        self.last_sequence = 0
+
+    def record(self, volume: int, slices: Sequence[Slice], placements: Sequence[Placement], digests: array[int]) -> None:
+        """The slices' blocks, in order, lie at the placements' blocks with these digests."""
+        at = lbas_of([(place.lba, place.blocks) for place in placements])
+        self._lbas[at] = lbas_of(slices)
+        self._sequences[at] = np.repeat([run.sequence for run in slices], [run.blocks for run in slices])
+        self._generations[at] = np.repeat([place.generation for place in placements], [p.blocks for p in placements])
+        self._crcs[at] = np.frombuffer(digests, np.uint32)
+        self._volumes[at] = volume + 1
+        self._changed.append(at)
+        self.last_sequence = max(self.last_sequence, *(run.sequence for run in slices))
+
+    def bury(self, volume: int, slices: Sequence[Slice]) -> None:
+        """The slices' blocks read as zeroes as of their sequence numbers."""
+        tombs = self._tombstones.setdefault(volume, {})
+        for first, blocks, sequence in slices:
+            for lba in range(first, first + blocks):
+                if sequence > tombs.get(lba, 0):
+                    tombs[lba] = sequence
+                    self._buried.append((volume, lba, sequence))
+            self.last_sequence = max(self.last_sequence, sequence)
+
+    def holds(self, place: Placement) -> bool:
+        """Whether every block of the placement is live in the placement's generation."""
+        window = slice(place.lba, place.lba + place.blocks)
+        volumes = self._volumes[window]
+        return bool(len(volumes) == place.blocks and volumes.all() and (self._generations[window] == place.generation).all())
+
+    def digests(self, place: Placement) -> array[int]:
+        """The digests of the placement's blocks."""
+        return array("I", self._crcs[place.lba : place.lba + place.blocks].tobytes())
+
+    def free(self, volume: int, placements: Sequence[Placement]) -> int:
+        """The volume names these positions no longer. Returns how many blocks were not the volume's to free; they stay."""
+        refused = 0
+        for place in placements:
+            window = slice(place.lba, place.lba + place.blocks)
+            mine = (self._volumes[window] == volume + 1) & (self._generations[window] == place.generation)
+            refused += place.blocks - int(np.count_nonzero(mine))
+            self._release(np.flatnonzero(mine).astype(np.uint64) + np.uint64(place.lba))
+        return refused
+
+    def drop(self, volume: int, lba: int, blocks: int) -> None:
+        """Nothing is left of the volume's blocks `lba` to `lba + blocks`: neither rows nor tombstones."""
+        mine = (self._volumes == volume + 1) & (self._lbas >= lba) & (self._lbas < lba + blocks)
+        self._release(np.flatnonzero(mine).astype(np.uint64))
+        tombs = self._tombstones.get(volume, {})
+        gone = list(tombs) if blocks >= len(tombs) else [at for at in range(lba, lba + blocks) if at in tombs]
+        for at in gone:
+            if lba <= at < lba + blocks:
+                del tombs[at]
+                self._buried.append((volume, at, 0))
+
+    def _release(self, at: Columns) -> None:
+        if len(at):
+            starts = np.concatenate(([0], np.flatnonzero(np.diff(at) != 1) + 1))
+            counts = np.diff(np.append(starts, len(at)))
+            runs = zip(at[starts].tolist(), self._generations[at[starts]].tolist(), counts.tolist(), strict=True)
+            self._allocator.give_back([Placement(*run) for run in runs])
+            self._volumes[at] = 0
+            self._changed.append(at)
+
+    def take_changes(self) -> Rows:
+        """Rows that changed since the last call, with their present values."""
+        at = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.uint64)
+        rows = np.concatenate((self._live_rows(at), _tomb_rows(self._buried)))
+        self._changed.clear()
+        self._buried.clear()
+        return rows
+
+    def put_back(self, rows: Rows) -> None:
+        """Taken changes that did not become durable are changes again."""
+        tombs = rows["kind"] == Kind.TOMBSTONE
+        self._changed.append(rows["position"][~tombs])
+        self._buried += [(int(row["volume"]), int(row["lba"]), int(row["sequence"])) for row in rows[tombs]]
+
+    def rows(self) -> Rows:
+        """Every live row in order of position, then every tombstone."""
+        live = self._live_rows(np.flatnonzero(self._volumes).astype(np.uint64))
+        tombs = [(volume, lba, seq) for volume, of in self._tombstones.items() for lba, seq in sorted(of.items())]
+        return np.concatenate((live, _tomb_rows(tombs)))
+
+    def rows_of(self, volume: int) -> Rows:
+        """The rows of one volume, live ones by position, then tombstones by LBA: in the order of their keys."""
+        rows = self.rows()
+        mine: Rows = rows[rows["volume"] == volume]
+        return mine
+
+    def page(self, volume: int, after: int | None, limit: int) -> tuple[Rows, int | None]:
+        """At most `limit` rows of a volume behind the key `after`, and the key to go on from, None at the end."""
+        rows = self.rows_of(volume)
+        start = 0 if after is None else int(np.searchsorted(_keys(rows), np.uint64(after), side="right"))
+        page = rows[start : start + limit]
+        return page, int(_keys(page)[-1]) if start + limit < len(rows) else None
+
+    def apply(self, rows: Rows) -> None:
+        """Sets rows as the journal says: recovery. The allocator learns of them from `recovered()`."""
+        tombs = rows["kind"] == Kind.TOMBSTONE
+        blocks, at = rows[~tombs], rows["position"][~tombs]
+        self._lbas[at], self._sequences[at] = blocks["lba"], blocks["sequence"]
+        self._generations[at], self._crcs[at] = blocks["generation"], blocks["crc"]
+        self._volumes[at] = np.where(blocks["kind"] == Kind.LIVE, blocks["volume"] + 1, 0)
+        for row in rows[tombs].tolist():
+            volume, lba, sequence = row[5], row[3], row[4]
+            if sequence:
+                self._tombstones.setdefault(volume, {})[lba] = sequence
+            else:
+                self._tombstones.get(volume, {}).pop(lba, None)
+        self.last_sequence = max(self.last_sequence, int(rows["sequence"].max(initial=0)))
+
+    def recovered(self) -> None:
+        """Recovery is over: the allocator takes what is live."""
+        self._allocator.mark_live(np.flatnonzero(self._volumes).tolist())
+
+    def _live_rows(self, at: Columns) -> Rows:
+        rows = np.zeros(len(at), ROW)
+        rows["position"], rows["lba"], rows["sequence"] = at, self._lbas[at], self._sequences[at]
+        rows["generation"], rows["crc"] = self._generations[at], self._crcs[at]
+        live = self._volumes[at] > 0
+        rows["volume"] = np.where(live, self._volumes[at] - 1, 0)
+        rows["kind"] = np.where(live, Kind.LIVE, Kind.FREED)
+        return rows
+
+
+def _keys(rows: Rows) -> Columns:
+    """A number for each row that does not change while the row lives: a position, or a mark and a tombstone's LBA."""
+    tombs = rows["kind"] == Kind.TOMBSTONE
+    return np.where(tombs, rows["lba"] | np.uint64(1 << 62), rows["position"])
+
+
+def _tomb_rows(tombs: Sequence[tuple[int, int, int]]) -> Rows:
+    rows = np.zeros(len(tombs), ROW)
+    if len(tombs):
+        rows["volume"], rows["lba"], rows["sequence"] = np.array(tombs, np.uint64).T
+        rows["kind"] = Kind.TOMBSTONE
+    return rows

@@ -1,0 +1,157 @@
+"""Changes of a redirected volume's state: start, redirect, commit, discard. One at a time for a volume."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from hwvirt.controller.recovery import reconcile
+from hwvirt.controller.redirect import RedirectVolume
+from hwvirt.controller.states import State, Step, follow
+from hwvirt.link.messages import Slice
+from hwvirt.scsi.sense import CheckCondition
+from hwvirt.scsi.volume import Extent, Residency, Write
+from hwvirt.trace import Trace
+
+__all__ = ["Lifecycle"]
+
+COMMIT_CHUNK_BYTES = 4 << 20
+
+
+class Lifecycle:
+    """Walks a volume through the table of `states`."""
+
+    def __init__(self, volume: RedirectVolume, trace: Trace) -> None:
+        self._volume = volume
+        self._trace = trace
+        self._background: asyncio.Task[None] | None = None
+        self._known = False
+
+    def load(self) -> None:
+        """Reads the volume's own state directory. Before anything else, once. Raises StateError on damage."""
+        self._known = self._volume.journal.recover()
+        self._volume.sequence = self._volume.journal.sequence
+
+    async def start(self, initial: State) -> None:
+        """Goes on where the state directory says, or with `initial` where it says nothing. The store must answer.
+
+        A map that was lost is rebuilt from the ledger: a ledger that knows the volume says that it was redirecting.
+        """
+        volume = self._volume
+        state = volume.journal.state
+        if not self._known:
+            state = State.REDIRECTING if len(await volume.store.ledger(volume.number)) else initial
+        volume.state = state
+        if state in (State.REDIRECTING, State.COMMITTING):
+            await reconcile(volume, volume.store)
+            if failed := await volume.flush():
+                raise failed
+        if not self._known:
+            await volume.journal.enter(state, volume.sequence)
+        if state is State.DISCARDING:
+            await self._forget()
+        elif state is State.OWN:
+            await volume.store.drop(volume.number, Extent(0, volume.blocks))
+        elif state is State.COMMITTING:
+            self._background = asyncio.get_running_loop().create_task(self._commit())
+        self._trace.emit("redirect.state", lun=volume.number, state=volume.state.value)
+
+    async def redirect(self) -> None:
+        """From now on new data goes to the store. Returns when what was written before is durable on the first disk."""
+        volume = self._volume
+        following = follow(volume.state, Step.REDIRECT)
+        async with self._standstill():
+            if failed := await volume.first.flush():
+                raise failed
+            await self._enter(following)
+
+    async def commit(self) -> None:
+        """Starts to write redirected blocks back; hosts go on working. `settled()` tells when it is done."""
+        volume = self._volume
+        following = follow(volume.state, Step.COMMIT)
+        async with self._standstill():
+            volume.committed_below = 0
+            await self._enter(following)
+        self._background = asyncio.get_running_loop().create_task(self._commit())
+
+    async def discard(self) -> None:
+        """Drops every redirected block: the volume is the original again, in the same time whatever was redirected."""
+        following = follow(self._volume.state, Step.DISCARD)
+        async with self._standstill():
+            self._empty()
+            await self._enter(following)
+            await self._forget()
+
+    async def settled(self) -> None:
+        """Returns when no commit is under way. Raises what ended it early."""
+        if self._background is not None:
+            await asyncio.shield(self._background)
+
+    async def close(self) -> None:
+        """Stops a commit where it is: the next start goes on with it."""
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _standstill(self) -> AsyncIterator[None]:
+        """No change of a block and no flush is under way inside."""
+        volume = self._volume
+        await volume.gate.close()
+        try:
+            async with volume.flush_lock:
+                yield
+        finally:
+            volume.gate.open()
+
+    def _empty(self) -> None:
+        self._volume.map.clear()
+        self._volume.unflushed.clear()
+        self._volume.superseded.clear()
+
+    async def _enter(self, state: State) -> None:
+        await self._volume.journal.enter(state, self._volume.sequence)
+        self._volume.state = state
+        self._trace.emit("redirect.state", lun=self._volume.number, state=state.value)
+
+    async def _forget(self) -> None:
+        volume = self._volume
+        await volume.store.drop(volume.number, Extent(0, volume.blocks))
+        await self._enter(follow(volume.state, Step.DONE))
+
+    async def _commit(self) -> None:
+        volume = self._volume
+        step = max(1, COMMIT_CHUNK_BYTES // volume.block_bytes)
+        while volume.committed_below < volume.blocks:
+            chunk = Extent(volume.committed_below, min(step, volume.blocks - volume.committed_below))
+            await volume.gate.enter(chunk)
+            try:
+                if not volume.map.is_empty(chunk):
+                    await self._commit_chunk(chunk)
+                volume.committed_below += chunk.blocks
+            finally:
+                volume.gate.leave([chunk])
+        async with self._standstill():
+            self._empty()
+            await self._forget()
+
+    async def _commit_chunk(self, chunk: Extent) -> None:
+        """Blocks of the chunk are durable on the first disk before the map, and then the store, forget them."""
+        volume = self._volume
+        runs = [run for run in volume.map.lookup(chunk) if run.residency is not Residency.FIRST]
+        writes = []
+        for run, data in zip(runs, await volume.read([Extent(run.lba, run.blocks) for run in runs]), strict=True):
+            if isinstance(data, CheckCondition):
+                raise data
+            writes.append(Write(run.lba, data))
+        if failed := next((result for result in await volume.first.write(writes) if result), None):
+            raise failed
+        if failed := await volume.first.flush():
+            raise failed
+        # A sequence number of its own: older rows of a ledger must not bring the blocks back after a crash.
+        volume.sequence += 1
+        volume.map.release([Slice(run.lba, run.blocks, volume.sequence) for run in runs])
+        if failed := await volume.flush():
+            raise failed
+        await volume.store.drop(volume.number, chunk)

@@ -1,0 +1,151 @@
+"""A controller's end of the link: its store and units for the peer, the peer's store for its volumes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwvirt.controller.config import LinkConfig
+from hwvirt.controller.link_store import LinkStore
+from hwvirt.controller.patience import PatientLink
+from hwvirt.controller.recovery import reconcile, send_again
+from hwvirt.controller.redirect import RedirectVolume
+from hwvirt.controller.service import Service
+from hwvirt.controller.states import State
+from hwvirt.errors import PeerError, UsageError
+from hwvirt.link.config import EthernetLink, Identity, Role
+from hwvirt.link.endpoint import Endpoint
+from hwvirt.link.events import Peer
+from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request, Written
+from hwvirt.link.messages import Write as WriteRequest
+from hwvirt.trace import Trace
+from hwvirt.units import Deadline
+
+__all__ = ["LinkSide"]
+
+
+class LinkSide:
+    """The endpoint and what hangs on it. `volumes` are those whose new data goes to the peer."""
+
+    def __init__(self, name: str, config: LinkConfig, boot_epoch: int, trace: Trace) -> None:
+        self._config = config
+        self._trace = trace
+        self._volumes: Mapping[int, RedirectVolume] = {}
+        self._service: Service | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        role = Role.LISTEN if config.role == "listen" else Role.CONNECT
+        link = EthernetLink(role, config.host, config.port, _read_secret(Path(config.secret_file)))
+        self.endpoint = Endpoint(Identity(name, boot_epoch), link, trace)
+        self.patient = PatientLink(self.endpoint.request, config.stall_s, trace, self._answered_late)
+
+    async def start(self, volumes: Mapping[int, RedirectVolume], service: Service) -> None:
+        """Brings the link up. Raises LinkError when the peer is not there within `up_within_s`, or is not the peer."""
+        self._volumes = volumes
+        self._service = service
+        self.endpoint.on_request = service.on_request
+        self.endpoint.on_up = self._on_up
+        self.endpoint.on_down = lambda reason: self.patient.went_down()
+        await self.endpoint.start()
+
+    async def wait_up(self) -> None:
+        """Returns when requests flow. Raises what stands in the way."""
+        deadline = Deadline.after(self._config.up_within_s)
+        await self.endpoint.wait_up(deadline)
+        await self.patient.wait_ready(deadline)
+
+    async def close(self) -> None:
+        """Ends the session; requests that wait fail."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.endpoint.close()
+        self.patient.close()
+
+    def _on_up(self, peer: Peer) -> None:
+        if self._service is not None:
+            self._service.session_began()
+        self._begin(self.patient.came_up(self._mend))
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _mend(self) -> int:
+        """Attaches every volume; after a restart of the store, sends again what it may have lost. Returns its epoch."""
+        former = epoch = self.patient.store_epoch
+        direct = LinkStore(_Direct(self.endpoint.request, self.patient), 0)
+        for number, volume in self._volumes.items():
+            epoch = await self._attach(number, volume)
+            if former and epoch != former and volume.state in (State.REDIRECTING, State.COMMITTING):
+                direct.block_bytes = volume.block_bytes
+                await send_again(volume, direct)
+                await reconcile(volume, direct)
+                self._trace.emit("redirect.sent-again", lun=number, store_epoch=f"{epoch:014x}")
+        return epoch
+
+    async def _attach(self, number: int, volume: RedirectVolume) -> int:
+        message = Attach(number, volume.blocks, volume.block_bytes, volume.journal.sequence)
+        reply = await self.endpoint.request(message)
+        if isinstance(reply, Refused):
+            raise PeerError(
+                f"controller {self._config.peer} refuses volume {number}: {reply.reason}.",
+                next_step="Restore its state directory, or discard the redirection.",
+            )
+        if not isinstance(reply, Attached):
+            raise PeerError(f"controller {self._config.peer} answered Attach with {type(reply).__name__}.")
+        return reply.store_epoch
+
+    def _answered_late(self, message: Request, reply: Reply) -> None:
+        """Nobody waits for this write any more: it was reported failed, and its position is given up unseen."""
+        if isinstance(message, WriteRequest) and isinstance(reply, Written):
+            self._volumes[message.volume].superseded += reply.placements
+
+    def status(self) -> dict[str, Any]:
+        """The link's part of the status view."""
+        statistics = self.endpoint.statistics
+        peer = self.endpoint.peer
+        return {
+            "state": self.endpoint.state.value,
+            "peer": self._config.peer,
+            "kind": "ethernet",
+            "epoch": f"{peer.epoch:016x}" if peer else "",
+            "rtt_us": statistics.rtt_us,
+            "sent_bytes": statistics.sent_bytes,
+            "received_bytes": statistics.received_bytes,
+            "reconnects": statistics.reconnects,
+            "refused": statistics.refused,
+            "corrupt": statistics.corrupt,
+            "in_flight": statistics.in_flight,
+        }
+
+
+class _Direct:
+    """An `Asker` that does not wait for a session: for mending, before anybody else may ask."""
+
+    def __init__(self, request: Callable[[Request], asyncio.Future[Reply]], patient: PatientLink) -> None:
+        self._request = request
+        self._patient = patient
+
+    @property
+    def store_epoch(self) -> int:
+        return self._patient.store_epoch
+
+    @property
+    def settled_sequence(self) -> int:
+        return self._patient.settled_sequence
+
+    def ask(self, message: Request) -> Awaitable[Reply]:
+        return self._request(message)
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"link secret {path}: {error.strerror}.", next_step="Write the shared secret there.") from error
+    if not secret:
+        raise UsageError(f"link secret {path}: the file is empty.", next_step="Write the shared secret there.")
+    return secret

@@ -1,0 +1,78 @@
+"""What a redirected volume keeps across restarts: its state, and the changes of its correlation map."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from hwvirt.controller.correlation import CHANGE, CorrelationMap, Rows
+from hwvirt.controller.journal import Journal, Record
+from hwvirt.controller.states import State
+
+__all__ = ["MapJournal"]
+
+_STATE, _CHANGES = 1, 2
+_CODES = {State.OWN: 0, State.REDIRECTING: 1, State.COMMITTING: 2, State.DISCARDING: 3}
+_STATES = {code: state for state, code in _CODES.items()}
+_CHECKPOINT_BYTES = 16 << 20
+
+
+class MapJournal:
+    """The durable copy of one correlation map. What it wrote is durable when its methods return."""
+
+    def __init__(self, journal: Journal, correlation: CorrelationMap) -> None:
+        self._journal = journal
+        self._map = correlation
+        self._busy = asyncio.Lock()
+        self.state = State.OWN
+        self.sequence = 0
+
+    def recover(self) -> bool:
+        """Fills the map; returns whether anything was stored before. Raises StateError on damage."""
+        known = not self._journal.is_new
+        for record in self._journal.recover():
+            if record.kind == _STATE:
+                code, self.sequence = np.frombuffer(record.payload, "<u8").tolist()
+                self.state = _STATES[code]
+                if self.state in (State.OWN, State.DISCARDING):
+                    self._map.clear()
+            else:
+                self._map.apply(np.frombuffer(record.payload, CHANGE))
+        self.sequence = max(self.sequence, self._map.last_sequence())
+        return known
+
+    async def enter(self, state: State, sequence: int) -> None:
+        """The volume is in `state`; sequence numbers up to `sequence` are used. OWN and DISCARDING empty the map."""
+        async with self._busy:
+            record = Record(_STATE, np.array([_CODES[state], sequence], "<u8").tobytes())
+            if state in (State.OWN, State.DISCARDING):
+                self._journal.checkpoint([record])
+            else:
+                self._journal.append([record])
+                await self._sync()
+            self.state = state
+            self.sequence = sequence
+
+    async def add(self, changes: Rows, sequence: int) -> None:
+        """These changes of the map are durable when it returns."""
+        if not len(changes):
+            return
+        async with self._busy:
+            self._journal.append([Record(_CHANGES, changes.tobytes())])
+            await self._sync()
+            self.sequence = max(self.sequence, sequence)
+            if self._journal.size_bytes > _CHECKPOINT_BYTES:
+                await self._compact()
+
+    async def _compact(self) -> None:
+        # What is durable, not what the map says now: its newest entries may name data that no flush has covered yet.
+        durable = CorrelationMap(self._map.blocks)
+        for record in self._journal.stored():
+            if record.kind == _CHANGES:
+                durable.apply(np.frombuffer(record.payload, CHANGE))
+        state = Record(_STATE, np.array([_CODES[self.state], self.sequence], "<u8").tobytes())
+        self._journal.checkpoint([state, Record(_CHANGES, durable.rows().tobytes())])
+
+    async def _sync(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)

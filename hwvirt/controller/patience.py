@@ -1,0 +1,176 @@
+"""Requests that outlive sessions of the link.
+
+Rules of this file:
+1. A request is answered once, by the reply to its newest sending; replies of ended sessions never arrive here.
+2. After `stall` without a link a request fails for its caller. A write that may have reached the store stays to be asked
+   again: its answer then goes to `on_late`, so that its position can be given up. It never becomes visible.
+3. When the link is back, first the volumes are attached and mended, then the requests go out in their old order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from hwvirt.errors import HwvirtError, LinkError
+from hwvirt.link.errors import LinkDown
+from hwvirt.link.messages import Reply, Request, Write
+from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, CheckCondition
+from hwvirt.trace import Trace
+from hwvirt.units import Deadline
+
+__all__ = ["PatientLink"]
+
+_SWEEP_S = 0.05
+
+
+class _Waiting:
+    """One request and who waits for it."""
+
+    __slots__ = ("answer", "asked_at", "message", "sent")
+
+    def __init__(self, message: Request, answer: asyncio.Future[Reply], asked_at: float) -> None:
+        self.message = message
+        self.answer = answer
+        self.asked_at = asked_at
+        self.sent = False
+
+
+class PatientLink:
+    """An `Asker` over an endpoint whose sessions come and go. For one asyncio loop."""
+
+    def __init__(
+        self,
+        request: Callable[[Request], asyncio.Future[Reply]],
+        stall_s: float,
+        trace: Trace,
+        on_late: Callable[[Request, Reply], None],
+    ) -> None:
+        self._request = request
+        self._stall_s = stall_s
+        self._trace = trace
+        self._on_late = on_late
+        self._waiting: dict[int, _Waiting] = {}
+        self._writes: dict[int, int] = {}
+        self._number = 0
+        self._session = 0
+        self._ready = False
+        self._down_at = time.monotonic()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._settled = 0
+        self._changed = asyncio.Event()
+        self._failed: LinkError | None = None
+        self.store_epoch = 0
+
+    async def wait_ready(self, deadline: Deadline) -> None:
+        """Returns when requests go out at once. Raises LinkError: what mending failed with, or the deadline's passing."""
+        while not self._ready:
+            if self._failed is not None:
+                raise self._failed
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(deadline.remaining):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise LinkError("link: the other controller does not answer.") from None
+
+    @property
+    def settled_sequence(self) -> int:
+        """See `Asker`."""
+        return next(iter(self._writes.values())) - 1 if self._writes else self._settled
+
+    def ask(self, message: Request) -> Awaitable[Reply]:
+        """See `Asker`. Raises CheckCondition COMMUNICATION TIMEOUT after `stall_s` without a link."""
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._number += 1
+        waiting = _Waiting(message, answer, time.monotonic())
+        self._waiting[self._number] = waiting
+        if isinstance(message, Write):
+            self._writes[self._number] = message.slices[0].sequence
+        if self._ready:
+            self._send(self._number, waiting)
+        else:
+            self._arm()
+        return answer
+
+    def _send(self, number: int, waiting: _Waiting) -> None:
+        waiting.sent = True
+        reply = self._request(waiting.message)
+        reply.add_done_callback(lambda reply, session=self._session: self._replied(number, session, reply))
+
+    def _replied(self, number: int, session: int, reply: asyncio.Future[Reply]) -> None:
+        error = reply.exception() if not reply.cancelled() else LinkDown("link: the request was given up.")
+        if isinstance(error, LinkDown):
+            return  # it is still waiting; the next session asks again
+        if number not in self._waiting:
+            return
+        waiting = self._forget(number)
+        if waiting.answer.done():
+            if error is None:
+                self._on_late(waiting.message, reply.result())
+        elif error is not None:
+            waiting.answer.set_exception(error)
+        else:
+            waiting.answer.set_result(reply.result())
+
+    def _forget(self, number: int) -> _Waiting:
+        sequence = self._writes.pop(number, 0)
+        self._settled = max(self._settled, sequence)
+        return self._waiting.pop(number)
+
+    def went_down(self) -> None:
+        """The session is over: requests wait."""
+        self._session += 1
+        if self._ready:
+            self._ready = False
+            self._down_at = time.monotonic()
+        self._arm()
+
+    async def came_up(self, mend: Callable[[], Awaitable[int]]) -> None:
+        """A session has begun: runs `mend`, which returns the store's epoch, and then asks again what waits."""
+        self._session += 1
+        session = self._session
+        try:
+            epoch = await mend()
+        except LinkDown:
+            return  # the next session begins anew
+        except (HwvirtError, CheckCondition) as error:
+            self._trace.emit("link.mend-failed", reason=str(error))
+            self._failed = error if isinstance(error, LinkError) else LinkError(f"link: {error}")
+            self._changed.set()
+            return
+        if session != self._session:
+            return
+        self.store_epoch = epoch
+        self._failed = None
+        self._ready = True
+        self._changed.set()
+        for number, waiting in list(self._waiting.items()):
+            self._send(number, waiting)
+
+    def _arm(self) -> None:
+        if self._sweep is None and self._waiting:
+            self._sweep = asyncio.get_running_loop().call_later(_SWEEP_S, self._fail_stalled)
+
+    def _fail_stalled(self) -> None:
+        self._sweep = None
+        if self._ready:
+            return
+        now = time.monotonic()
+        for number, waiting in list(self._waiting.items()):
+            if not waiting.answer.done() and now - max(waiting.asked_at, self._down_at) > self._stall_s:
+                waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
+                if not (waiting.sent and isinstance(waiting.message, Write)):
+                    self._forget(number)
+        self._arm()
+
+    def close(self) -> None:
+        """Fails everything that waits."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for waiting in self._waiting.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
+        self._waiting.clear()

@@ -1,0 +1,95 @@
+"""Mends a redirected volume after a restart of either side: the newest sequence number decides, block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwvirt.controller.correlation import Rows
+from hwvirt.controller.ledger import Kind
+from hwvirt.controller.position import MAPPED, NEXT_BLOCK, Columns
+from hwvirt.controller.redirect import RedirectVolume
+from hwvirt.controller.store import Store
+from hwvirt.errors import StateError
+from hwvirt.link.messages import Placement, Slice
+
+__all__ = ["reconcile", "send_again"]
+
+
+async def send_again(volume: RedirectVolume, store: Store) -> None:
+    """The store has restarted: what it answered and no flush has covered is sent once more, in order.
+
+    Sequence numbers stay, so blocks that were written again since keep their newer position.
+    """
+    sent = list(volume.unflushed)
+    volume.unflushed.clear()
+    for one in sent:
+        if one.data:
+            volume.answered(one, await store.write(volume.number, one.slices, one.data, one.digests))
+        else:
+            await store.unmap(volume.number, one.slices)
+            volume.answered(one, None)
+
+
+async def reconcile(volume: RedirectVolume, store: Store) -> None:
+    """Makes the map and the store's ledger one-to-one. No write of the volume may be under way.
+
+    A row that is newer than the map's entry is adopted: the store had it, the host may have been told. Rows that nothing
+    names are given up with the next flush, when the map is durable. Raises StateError when the map names a position that
+    the ledger does not have.
+    """
+    rows = await store.ledger(volume.number)
+    newest = _newest_of_each_block(rows)
+    live, tombs = newest[newest["kind"] == Kind.LIVE], newest[newest["kind"] == Kind.TOMBSTONE]
+    volume.map.bind(_slices(live), _placements(live))
+    volume.map.unmap(_slices(tombs))
+    rows_live = rows[rows["kind"] == Kind.LIVE]
+    _refuse_dangling(volume, rows_live)
+    orphans = rows_live[volume.map.positions_at(rows_live["lba"]) != _packed(rows_live)]
+    # The ledger decides what there is to give up: whatever was waiting for a flush is among its orphans.
+    volume.superseded = _placements(orphans)
+    volume.sequence = max(volume.sequence, volume.map.last_sequence(), int(rows["sequence"].max(initial=0)))
+
+
+def _newest_of_each_block(rows: Rows) -> Rows:
+    order = np.lexsort((rows["position"], rows["sequence"], rows["lba"]))
+    rows = rows[order]
+    last = np.append(np.diff(rows["lba"]) != 0, True)[: len(rows)]
+    newest: Rows = rows[last]
+    return newest
+
+
+def _refuse_dangling(volume: RedirectVolume, live: Rows) -> None:
+    mapped = volume.map.rows()
+    mapped = mapped[mapped["position"] >= MAPPED]
+    named = _unrolled(mapped, "position", NEXT_BLOCK)
+    lost = np.flatnonzero(~np.isin(named, _packed(live)))
+    if len(lost):
+        raise StateError(
+            f"volume {volume.number}: the ledger of the second controller lacks {len(lost)} positions that the map names, "
+            f"first at LBA {int(_unrolled(mapped, 'lba', 1)[lost[0]])}.",
+            next_step="Restore the second controller's state directory, or discard the redirection.",
+        )
+
+
+def _unrolled(rows: Rows, column: str, step: int) -> Columns:
+    counts = rows["blocks"].astype(np.int64)
+    ends = np.cumsum(rows["blocks"], dtype=np.uint64)
+    within = np.arange(counts.sum(), dtype=np.uint64) - np.repeat(ends - rows["blocks"], counts)
+    unrolled: Columns = np.repeat(rows[column], counts) + within * np.uint64(step)
+    return unrolled
+
+
+def _packed(rows: Rows) -> Columns:
+    packed: Columns = (
+        np.uint64(MAPPED) + rows["position"] * np.uint64(NEXT_BLOCK) + rows["generation"]
+    )
+    return packed
+
+
+def _slices(rows: Rows) -> list[Slice]:
+    return [Slice(lba, 1, sequence) for lba, sequence in zip(rows["lba"].tolist(), rows["sequence"].tolist(), strict=True)]
+
+
+def _placements(rows: Rows) -> list[Placement]:
+    pairs = zip(rows["position"].tolist(), rows["generation"].tolist(), strict=True)
+    return [Placement(lba, generation, 1) for lba, generation in pairs]

@@ -1,0 +1,307 @@
+"""The redirecting volume: new data goes to the store, its position into the map, and reads follow the map.
+
+Rules of this file:
+1. While redirecting nothing here writes the first volume.
+2. A change of a block becomes visible by one change of the map, after the store has answered, before GOOD.
+3. A flush is: store durable, then map durable, then GOOD. What the map named before is given up only after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hwvirt.buffers import Buffer, Pieces, joined, length
+from hwvirt.controller.correlation import CorrelationMap, Rows, Run
+from hwvirt.controller.gate import RangeGate
+from hwvirt.controller.map_journal import MapJournal
+from hwvirt.controller.states import State
+from hwvirt.controller.store import STALE_POSITION, Store
+from hwvirt.controller.unflushed import Sent, Unflushed
+from hwvirt.digest import block_digests
+from hwvirt.link.messages import Placement, Slice
+from hwvirt.scsi.sense import (
+    INTERNAL_TARGET_FAILURE,
+    SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
+    CheckCondition,
+)
+from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Volume, Write
+
+__all__ = ["RedirectVolume"]
+
+UNFLUSHED_LIMIT_BYTES = 64 << 20
+_STALE_RETRIES = 16
+_ROOM_RETRIES = 2
+
+
+class Change(NamedTuple):
+    """New data for a run of blocks, or None: they are unmapped."""
+
+    lba: int
+    blocks: int
+    data: Pieces | None
+
+    @property
+    def extent(self) -> Extent:
+        """The blocks that change."""
+        return Extent(self.lba, self.blocks)
+
+    def part(self, start: int, end: int, block_bytes: int) -> Change:
+        """The change of its blocks from `start` to `end`."""
+        if self.data is None:
+            return Change(self.lba + start, end - start, None)
+        data = memoryview(joined(self.data))[start * block_bytes : end * block_bytes]
+        return Change(self.lba + start, end - start, (data,))
+
+
+class RedirectVolume:
+    """A `Volume` on a first volume, a store and a map. For one asyncio loop; batches may overlap in time.
+
+    Its parts are open to `lifecycle`, which changes its state, and to `recovery`, which mends it after a restart.
+    """
+
+    def __init__(self, number: int, first: Volume, store: Store, journal: MapJournal, correlation: CorrelationMap) -> None:
+        self.number = number
+        self.first = first
+        self.store = store
+        self.journal = journal
+        self.map = correlation
+        self.gate = RangeGate(first.blocks)
+        self.unflushed = Unflushed()
+        self.superseded: list[Placement] = []
+        self.state = State.OWN
+        self.committed_below = 0
+        self.sequence = 0
+        self._zeroes = memoryview(bytes(first.block_bytes * 256))
+        self.flush_lock = asyncio.Lock()
+        self._flush_waiting: asyncio.Task[CheckCondition | None] | None = None
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block."""
+        return self.first.block_bytes
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the volume: those of the first volume."""
+        return self.first.blocks
+
+    @property
+    def access(self) -> Access:
+        """Hosts may write, if not to the first volume."""
+        return Access.READ_WRITE
+
+    def residency(self, extent: Extent) -> list[tuple[int, Residency]]:
+        """See `Volume.residency`."""
+        return [(run.blocks, run.residency) for run in self.map.lookup(extent)]
+
+    # Reads.
+
+    async def read(self, extents: Sequence[Extent]) -> list[Pieces | CheckCondition]:
+        """See `Volume.read`. Runs on the first volume and runs in the store are fetched side by side."""
+        if self.state is State.OWN:
+            return await self.first.read(extents)
+        results = await self._read_once(extents)
+        for _ in range(_STALE_RETRIES):
+            stale = [index for index, result in enumerate(results) if _is_stale(result)]
+            if not stale:
+                return results
+            # The blocks moved between the look at the map and the read: the map has the answer.
+            again = await self._read_once([extents[index] for index in stale])
+            for index, result in zip(stale, again, strict=True):
+                results[index] = result
+        return [
+            CheckCondition(INTERNAL_TARGET_FAILURE.at(extent.lba)) if _is_stale(result) else result
+            for extent, result in zip(extents, results, strict=True)
+        ]
+
+    async def _read_once(self, extents: Sequence[Extent]) -> list[Pieces | CheckCondition]:
+        lookup = self.map.lookup
+        runs = [lookup(extent) for extent in extents]
+        here = [Extent(run.lba, run.blocks) for of in runs for run in of if run.residency is Residency.FIRST]
+        there = [run.placement for of in runs for run in of if run.placement is not None]
+        if here and there:
+            first, stored = await asyncio.gather(self.first.read(here), self.store.read(self.number, there))
+        else:
+            first = await self.first.read(here) if here else []
+            stored = await self.store.read(self.number, there) if there else []
+        from_first, from_store = iter(first), iter(stored)
+        results: list[Pieces | CheckCondition] = []
+        for of in runs:
+            pieces: list[Buffer] = []
+            failed: CheckCondition | None = None
+            for run in of:
+                if run.residency is Residency.ZERO:
+                    pieces += self._zero_pieces(run.blocks)
+                    continue
+                part = next(from_store if run.placement else from_first)
+                if isinstance(part, CheckCondition):
+                    failed = failed or _at_host(part, run)
+                else:
+                    pieces += part
+            results.append(failed or pieces)
+        return results
+
+    def _zero_pieces(self, blocks: int) -> list[Buffer]:
+        size, most = blocks * self.block_bytes, len(self._zeroes)
+        return [self._zeroes[: min(most, size - offset)] for offset in range(0, size, most)]
+
+    # Changes: a batch is all writes or all unmaps.
+
+    async def write(
+        self, writes: Sequence[Write], durability: Durability = Durability.VOLATILE
+    ) -> list[CheckCondition | None]:
+        """See `Volume.write`."""
+        size = self.block_bytes
+        results = await self._change([Change(lba, length(data) // size, data) for lba, data in writes])
+        if durability is Durability.DURABLE:
+            failed = await self.flush()
+            results = [result or failed for result in results]
+        return results
+
+    async def unmap(self, extents: Sequence[Extent]) -> list[CheckCondition | None]:
+        """See `Volume.unmap`. While redirecting the first volume keeps its blocks; the map says that they are zero."""
+        return await self._change([Change(lba, blocks, None) for lba, blocks in extents])
+
+    async def _change(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
+        results: list[CheckCondition | None] = [None] * len(changes)
+        pending = list(range(len(changes)))
+        while pending:
+            admitted = [pending[index] for index in self.gate.admit([changes[index].extent for index in pending])]
+            if not admitted:
+                await self.gate.changed()
+                continue
+            inside = [changes[index] for index in admitted]
+            try:
+                done = await self._change_admitted(inside)
+            finally:
+                self.gate.leave([change.extent for change in inside])
+            for index, result in zip(admitted, done, strict=True):
+                results[index] = result
+            served = set(admitted)
+            pending = [index for index in pending if index not in served]
+        return results
+
+    async def _change_admitted(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
+        if self.state is State.OWN:
+            return await self._change_first(changes)
+        if self.state is State.COMMITTING:
+            return [await self._change_while_committing(change) for change in changes]
+        return await self._redirect(changes)
+
+    async def _change_first(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
+        if changes[0].data is None:
+            return await self.first.unmap([change.extent for change in changes])
+        return await self.first.write([Write(change.lba, change.data or ()) for change in changes])
+
+    async def _change_while_committing(self, change: Change) -> CheckCondition | None:
+        """Blocks that are back on the first volume are changed there, the others are still redirected."""
+        back = min(max(self.committed_below - change.lba, 0), change.blocks)
+        failed = None
+        if back:
+            (failed,) = await self._change_first([change.part(0, back, self.block_bytes)])
+        if back < change.blocks and failed is None:
+            (failed,) = await self._redirect([change.part(back, change.blocks, self.block_bytes)])
+        return failed
+
+    async def _redirect(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
+        if self.unflushed.size_bytes > UNFLUSHED_LIMIT_BYTES and (failed := await self.flush()):
+            return [failed] * len(changes)
+        try:
+            await self._send_or_make_room(changes)
+        except CheckCondition as error:
+            if len(changes) > 1:
+                return [(await self._redirect([change]))[0] for change in changes]
+            return [CheckCondition(error.sense.at(changes[0].lba))]
+        return [None] * len(changes)
+
+    async def _send_or_make_room(self, changes: Sequence[Change]) -> None:
+        for _ in range(_ROOM_RETRIES):
+            try:
+                return await self._send(changes)
+            except CheckCondition as error:
+                # A flush gives up the positions that newer writes have replaced.
+                if error.sense != SPACE_ALLOCATION_FAILED_WRITE_PROTECT or await self.flush():
+                    raise
+        return await self._send(changes)
+
+    async def _send(self, changes: Sequence[Change]) -> None:
+        slices = []
+        for lba, blocks, _ in changes:
+            self.sequence += 1
+            slices.append(Slice(lba, blocks, self.sequence))
+        if changes[0].data is None:
+            await self.store.unmap(self.number, slices)
+            self.answered(Sent(slices, (), block_digests((), self.block_bytes)), None)
+            return
+        data = [piece for change in changes for piece in change.data or ()]
+        digests = block_digests(data, self.block_bytes)
+        placements = await self.store.write(self.number, slices, data, digests)
+        self.answered(Sent(slices, data, digests), placements)
+
+    def answered(self, sent: Sent, placements: Sequence[Placement] | None) -> None:
+        """The store has answered: the one moment at which a change becomes visible. None: the slices were unmapped."""
+        gone = self.map.unmap(sent.slices) if placements is None else self.map.bind(sent.slices, placements)
+        self.superseded += gone
+        self.unflushed.add(sent)
+
+    # Flushes.
+
+    async def flush(self) -> CheckCondition | None:
+        """See `Volume.flush`. Flushes that wait for their turn are served by one."""
+        if self.state is State.OWN:
+            return await self.first.flush()
+        if self._flush_waiting is None:
+            self._flush_waiting = asyncio.get_running_loop().create_task(self._flush_next())
+        return await asyncio.shield(self._flush_waiting)
+
+    async def _flush_next(self) -> CheckCondition | None:
+        async with self.flush_lock:
+            self._flush_waiting = None  # who comes now has writes that this flush does not cover
+            try:
+                if self.state is State.COMMITTING and (failed := await self.first.flush()):
+                    return failed
+                while not await self._flush_epoch():
+                    pass
+            except CheckCondition as error:
+                return error
+            except OSError:
+                return CheckCondition(INTERNAL_TARGET_FAILURE)
+            return None
+
+    async def _flush_epoch(self) -> bool:
+        """One flush; False when the store has restarted meanwhile, so that it says nothing about what was taken here."""
+        epoch, mark, sequence = self.store.epoch, self.unflushed.mark(), self.sequence
+        changes = self.map.take_changes()
+        superseded, self.superseded = self.superseded, []
+        try:
+            covered = await self.store.flush(self.number) == epoch
+            if covered:
+                await self.journal.add(changes, sequence)
+        except BaseException:
+            self._untake(changes, superseded)
+            raise
+        if not covered:
+            self._untake(changes, superseded)
+            return False
+        self.unflushed.drop_before(mark)
+        if superseded:
+            await self.store.free(self.number, superseded)
+        return True
+
+    def _untake(self, changes: Rows, superseded: list[Placement]) -> None:
+        self.map.put_back(changes)
+        self.superseded += superseded
+
+
+def _is_stale(result: Pieces | CheckCondition) -> bool:
+    return isinstance(result, CheckCondition) and result.sense == STALE_POSITION
+
+
+def _at_host(error: CheckCondition, run: Run) -> CheckCondition:
+    """The same error at the host's LBA: INFORMATION came in the store's."""
+    found = error.sense.information
+    if run.placement is None or found is None:
+        return error
+    return CheckCondition(error.sense.at(run.lba + found - run.placement.lba))

@@ -1,0 +1,159 @@
+"""Answers the other controller: its blocks in our store, its hosts' commands for our logical units."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol
+
+from hwvirt.buffers import Buffer
+from hwvirt.controller.store import LocalStore
+from hwvirt.eager import begin
+from hwvirt.errors import HwvirtError
+from hwvirt.link.messages import (
+    Attach,
+    Attached,
+    Done,
+    Drop,
+    Execute,
+    Executed,
+    Failure,
+    Flush,
+    Flushed,
+    Free,
+    LedgerPage,
+    Query,
+    Read,
+    ReadData,
+    Refused,
+    Reply,
+    Request,
+    Unmap,
+    Write,
+    Written,
+)
+from hwvirt.scsi.command import LogicalUnit
+from hwvirt.scsi.sense import (
+    INTERNAL_TARGET_FAILURE,
+    LOGICAL_UNIT_NOT_SUPPORTED,
+    CheckCondition,
+)
+from hwvirt.scsi.volume import Extent
+from hwvirt.trace import Trace
+
+__all__ = ["Answering", "Service"]
+
+
+class Answering(Protocol):
+    """Takes the reply to one request; does nothing when its session has ended."""
+
+    def reply(self, message: Reply) -> None:
+        """Sends the reply."""
+        ...
+
+
+class Service:
+    """The requests of one peer. What a session began is finished before the next one's first request is looked at."""
+
+    def __init__(self, store: LocalStore | None, units: Mapping[int, LogicalUnit], trace: Trace) -> None:
+        self._store = store
+        self._units = units
+        self._trace = trace
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._former: set[asyncio.Task[None]] = set()
+
+    def session_began(self) -> None:
+        """Requests from now on belong to a new session."""
+        self._former |= self._tasks
+
+    def on_request(self, message: Request, answering: Answering) -> None:
+        """Begins to work on a request; what needs no waiting is answered before this returns."""
+        work = self._serve(message, answering)
+        if task := begin(self._after_former(work) if self._former else work):
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._former.discard(task)
+
+    async def _after_former(self, work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.gather(*self._former, return_exceptions=True)
+        await work
+
+    async def _serve(self, message: Request, answering: Answering) -> None:
+        try:
+            reply = await self._answer(message)
+        except CheckCondition as error:
+            reply = Refused(error.sense)
+        except (HwvirtError, OSError) as error:
+            self._trace.emit("service.failed", request=type(message).__name__, reason=str(error))
+            reply = Refused(INTERNAL_TARGET_FAILURE, reason=str(error))
+        answering.reply(reply)
+
+    async def _answer(self, message: Request) -> Reply:
+        if isinstance(message, Execute):
+            return await self._execute(message)
+        store = self._store
+        if store is None:
+            return Refused(LOGICAL_UNIT_NOT_SUPPORTED, reason="this controller has no store")
+        match message:
+            case Write(volume, settled, slices, data, digests):
+                store.settled(volume, settled)
+                return Written(store.epoch, await store.write(volume, slices, data, digests))
+            case Read(volume, placements):
+                return await _read(store, volume, placements)
+            case Unmap(volume, slices):
+                await store.unmap(volume, slices)
+                return Done()
+            case Flush(volume):
+                return Flushed(await store.flush(volume))
+            case Free(volume, placements):
+                await store.free(volume, placements)
+                return Done()
+            case Query(volume, after, limit):
+                rows, following = store.records.page(volume, after, limit)
+                return LedgerPage([memoryview(rows).cast("B")] if len(rows) else (), following)
+            case Drop(volume, lba, blocks):
+                await store.drop(volume, Extent(lba, blocks))
+                return Done()
+            case Attach():
+                return _attach(store, message)
+
+    async def _execute(self, message: Execute) -> Reply:
+        unit = self._units.get(message.lun)
+        if unit is None:
+            return Refused(LOGICAL_UNIT_NOT_SUPPORTED, reason=f"no logical unit {message.lun}")
+        return Executed(await unit.execute(message.commands))
+
+
+def _attach(store: LocalStore, message: Attach) -> Reply:
+    if message.block_bytes != store.block_bytes:
+        return Refused(
+            INTERNAL_TARGET_FAILURE,
+            reason=f"blocks of {message.block_bytes} bytes asked for, the store has blocks of {store.block_bytes} bytes",
+        )
+    if message.durable_sequence > store.records.last_sequence:
+        # Rather no answer than a wrong one: the map names rows that this ledger never had, or has lost.
+        return Refused(
+            INTERNAL_TARGET_FAILURE,
+            reason=f"the ledger ends at sequence {store.records.last_sequence}, "
+            f"the map of volume {message.volume} at {message.durable_sequence}: the ledger is lost or another one",
+        )
+    return Attached(store.epoch, store.allocator.capacity, store.records.last_sequence)
+
+
+async def _read(store: LocalStore, volume: int, placements: Any) -> Reply:
+    data: list[Buffer] = []
+    failures: list[Failure] = []
+    digests = array("I")
+    results = await store.read(volume, placements)
+    for index, (place, result) in enumerate(zip(placements, results, strict=True)):
+        if isinstance(result, CheckCondition):
+            failures.append(Failure(index, result.sense))
+        else:
+            data += result
+            digests.extend(store.records.digests(place))
+    return ReadData(data, digests, failures)
+

@@ -1,0 +1,258 @@
+"""The second volume: where the second controller puts redirected blocks, and what it answers about them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from hwvirt.buffers import Pieces, joined
+from hwvirt.controller.allocator import Allocator, NoSpace
+from hwvirt.controller.correlation import Rows
+from hwvirt.controller.journal import Journal, Record
+from hwvirt.controller.ledger import ROW, Ledger
+from hwvirt.digest import block_digests
+from hwvirt.link.messages import Placement, Slice
+from hwvirt.scsi.sense import SPACE_ALLOCATION_FAILED_WRITE_PROTECT, UNRECOVERED_READ_ERROR, CheckCondition, Sense
+from hwvirt.scsi.status import SenseKey
+from hwvirt.scsi.volume import Extent, Volume, Write
+from hwvirt.trace import Trace
+
+__all__ = ["STALE_POSITION", "LocalStore", "Store"]
+
+STALE_POSITION = Sense(SenseKey.ABORTED_COMMAND, 0x80, 0x01)
+"""The position was given up, or belongs to another generation. Vendor specific (ASC 80h and above, SPC-4 4.5.2.1)."""
+
+_ROWS, _LAP = 1, 2
+_LAP_RECORD = struct.Struct("<QQ")  # lap of the allocator, newest sequence number ever recorded
+_CHECKPOINT_BYTES = 16 << 20
+
+
+class Store(Protocol):
+    """A second volume as a first controller sees it. Every call may raise CheckCondition for the whole batch."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in which the store's volatile state began: it changes when that state may have been lost."""
+        ...
+
+    async def write(
+        self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
+    ) -> list[Placement]:
+        """Puts the slices' blocks where the store chooses: placements that cover them in order. Volatile until flush.
+
+        The same slices again, in the same epoch, get the same answer and are not written twice.
+        """
+        ...
+
+    async def read(self, volume: int, placements: Sequence[Placement]) -> list[Pieces | CheckCondition]:
+        """The data at each placement; STALE_POSITION where it is no longer the volume's, INFORMATION in store LBAs."""
+        ...
+
+    async def unmap(self, volume: int, slices: Sequence[Slice]) -> None:
+        """Records that the slices' blocks read as zeroes. Volatile until flush."""
+        ...
+
+    async def flush(self, volume: int) -> int:
+        """Data, then ledger, are durable for all that completed before. Returns the store's epoch."""
+        ...
+
+    async def free(self, volume: int, placements: Sequence[Placement]) -> None:
+        """The volume's durable map names these no more."""
+        ...
+
+    async def drop(self, volume: int, extent: Extent) -> None:
+        """Forgets whatever the volume has stored for the extent; durable when it returns."""
+        ...
+
+    async def ledger(self, volume: int) -> Rows:
+        """All ledger rows of the volume."""
+        ...
+
+
+class LocalStore:
+    """The store on a volume of this process. One asyncio loop; several writes and reads may be under way at once."""
+
+    def __init__(self, volume: Volume, journal: Journal, trace: Trace) -> None:
+        self._volume = volume
+        self._journal = journal
+        self._trace = trace
+        self.epoch = int.from_bytes(os.urandom(7), "little") | 1
+        self.allocator = Allocator(volume.blocks)
+        self.records = Ledger(volume.blocks, self.allocator)
+        self._answers: OrderedDict[tuple[int, int], asyncio.Future[list[Placement]]] = OrderedDict()
+        self._flushing = asyncio.Lock()
+        self._recover()
+
+    def _recover(self) -> None:
+        lap = 0
+        for record in self._journal.recover():
+            if record.kind == _ROWS:
+                self.records.apply(np.frombuffer(record.payload, ROW))
+            else:
+                lap, self.records.last_sequence = _LAP_RECORD.unpack(record.payload)
+        self.records.recovered()
+        # Positions taken after the last durable row are forgotten: no later one may share their generation.
+        self._begin_lap(lap + 1)
+
+    def _begin_lap(self, lap: int) -> None:
+        self.allocator.lap = lap
+        self._journal.append([self._lap_record()])
+        self._journal.sync()
+
+    def _lap_record(self) -> Record:
+        return Record(_LAP, _LAP_RECORD.pack(self.allocator.lap, self.records.last_sequence))
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block."""
+        return self._volume.block_bytes
+
+    async def write(
+        self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
+    ) -> list[Placement]:
+        """See `Store.write`."""
+        key = (volume, slices[0].sequence)
+        if (repeated := self._answers.get(key)) is not None:
+            return await asyncio.shield(repeated)
+        answer: asyncio.Future[list[Placement]] = asyncio.get_running_loop().create_future()
+        self._answers[key] = answer
+        try:
+            placements = await self._put(volume, slices, data, digests)
+        except BaseException as error:
+            del self._answers[key]
+            answer.set_exception(error)
+            answer.exception()
+            raise
+        answer.set_result(placements)
+        return placements
+
+    async def _put(self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]) -> list[Placement]:
+        placements = await self._take(len(digests))
+        results = await self._volume.write(_placed(placements, data, self.block_bytes))
+        if failed := next((result for result in results if result is not None), None):
+            self.allocator.give_back(placements)
+            raise failed
+        self.records.record(volume, slices, placements, digests)
+        return placements
+
+    def settled(self, volume: int, sequence: int) -> None:
+        """The volume has the answers to all writes up to this sequence number: they need not be remembered."""
+        while self._answers:
+            key = next(iter(self._answers))
+            if key[0] != volume or key[1] > sequence:
+                break
+            del self._answers[key]
+
+    async def _take(self, blocks: int) -> list[Placement]:
+        lap = self.allocator.lap
+        try:
+            placements = self.allocator.take(blocks)
+        except NoSpace as full:
+            if full.free + full.freed < blocks:
+                raise CheckCondition(SPACE_ALLOCATION_FAILED_WRITE_PROTECT) from full
+            await self._flush_ledger()
+            try:
+                placements = self.allocator.take(blocks)
+            except NoSpace:
+                raise CheckCondition(SPACE_ALLOCATION_FAILED_WRITE_PROTECT) from full
+        if self.allocator.lap != lap:
+            self._begin_lap(self.allocator.lap)
+        return placements
+
+    async def read(self, volume: int, placements: Sequence[Placement]) -> list[Pieces | CheckCondition]:
+        """See `Store.read`. What the ledger's digests do not confirm is a MEDIUM ERROR."""
+        results = await self._volume.read([Extent(place.lba, place.blocks) for place in placements])
+        # Checked after the read: while it was under way the position may have been given up and used again.
+        return [
+            self._checked(place, result) if self.records.holds(place) else CheckCondition(STALE_POSITION)
+            for place, result in zip(placements, results, strict=True)
+        ]
+
+    def _checked(self, place: Placement, result: Pieces | CheckCondition) -> Pieces | CheckCondition:
+        if isinstance(result, CheckCondition):
+            return result
+        expected, found = self.records.digests(place), block_digests(result, self.block_bytes)
+        if found == expected:
+            return result
+        bad = next(index for index, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+        self._trace.emit("store.digest-mismatch", position=place.lba + bad, generation=place.generation)
+        return CheckCondition(UNRECOVERED_READ_ERROR.at(place.lba + bad))
+
+    def digests(self, placements: Sequence[Placement]) -> array[int]:
+        """The ledger's digests for the placements' blocks, in order."""
+        digests = array("I")
+        for place in placements:
+            digests.extend(self.records.digests(place))
+        return digests
+
+    async def unmap(self, volume: int, slices: Sequence[Slice]) -> None:
+        """See `Store.unmap`."""
+        self.records.bury(volume, slices)
+
+    async def flush(self, volume: int) -> int:
+        """See `Store.flush`."""
+        await self._flush_ledger()
+        return self.epoch
+
+    async def _flush_ledger(self) -> None:
+        async with self._flushing:
+            # Rows as they are now: all of them name data that the flush below covers, later ones may not.
+            everything = self.records.rows() if self._journal.size_bytes > _CHECKPOINT_BYTES else None
+            rows, mark = self.records.take_changes(), self.allocator.pending()
+            try:
+                failed = await self._volume.flush()
+                if failed is not None:
+                    raise failed
+                if everything is not None:
+                    self._journal.checkpoint([self._lap_record(), Record(_ROWS, everything.tobytes())])
+                elif len(rows):
+                    self._journal.append([Record(_ROWS, rows.tobytes())])
+                    await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
+            except BaseException:
+                self.records.put_back(rows)
+                raise
+            self.allocator.settle(mark)
+
+    async def free(self, volume: int, placements: Sequence[Placement]) -> None:
+        """See `Store.free`."""
+        refused = self.records.free(volume, placements)
+        if refused:
+            self._trace.emit("store.free-refused", volume=volume, blocks=refused)
+
+    async def drop(self, volume: int, extent: Extent) -> None:
+        """See `Store.drop`."""
+        self.records.drop(volume, *extent)
+        await self._flush_ledger()
+
+    async def ledger(self, volume: int) -> Rows:
+        """See `Store.ledger`."""
+        return self.records.rows_of(volume)
+
+    def status(self) -> dict[str, int]:
+        """Counts of blocks for the status view."""
+        allocator = self.allocator
+        return {
+            "blocks": allocator.capacity,
+            "live": allocator.live,
+            "free": allocator.free,
+            "freed": allocator.freed,
+            "lap": allocator.lap,
+        }
+
+
+def _placed(placements: Sequence[Placement], data: Pieces, block_bytes: int) -> list[Write]:
+    if len(placements) == 1:
+        return [Write(placements[0].lba, data)]
+    view, offset, writes = memoryview(joined(data)), 0, []
+    for place in placements:
+        end = offset + place.blocks * block_bytes
+        writes.append(Write(place.lba, [view[offset:end]]))
+        offset = end
+    return writes

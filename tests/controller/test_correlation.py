@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwvirt.controller.correlation import CorrelationMap
+from hwvirt.link.messages import Placement, Slice
+from hwvirt.scsi.volume import Extent, Residency
+
+
+def test_an_unmapped_range_is_one_run_on_the_first_volume() -> None:
+    runs = CorrelationMap(100).lookup(Extent(10, 50))
+    assert [(run.lba, run.blocks, run.residency, run.placement) for run in runs] == [(10, 50, Residency.FIRST, None)]
+
+
+def test_blocks_behind_each_other_on_both_volumes_are_one_run() -> None:
+    correlation = CorrelationMap(100)
+    correlation.bind([Slice(10, 3, 1), Slice(13, 2, 2)], [Placement(70, 4, 5)])
+    (run,) = correlation.lookup(Extent(10, 5))
+    assert run.placement == Placement(70, 4, 5)
+
+
+def test_neighbours_of_another_generation_are_another_run() -> None:
+    correlation = CorrelationMap(100)
+    correlation.bind([Slice(0, 1, 1)], [Placement(5, 1, 1)])
+    correlation.bind([Slice(1, 1, 2)], [Placement(6, 2, 1)])
+    assert [run.placement for run in correlation.lookup(Extent(0, 2))] == [Placement(5, 1, 1), Placement(6, 2, 1)]
+
+
+def test_a_newer_write_supersedes_and_hands_back_the_old_position() -> None:
+    correlation = CorrelationMap(100)
+    assert correlation.bind([Slice(10, 4, 1)], [Placement(50, 1, 4)]) == []
+    assert correlation.bind([Slice(11, 2, 2)], [Placement(80, 1, 2)]) == [Placement(51, 1, 2)]
+    assert correlation.mapped_blocks == 4
+
+
+def test_a_late_position_is_handed_back_and_changes_nothing() -> None:
+    correlation = CorrelationMap(100)
+    correlation.bind([Slice(10, 1, 7)], [Placement(50, 1, 1)])
+    assert correlation.bind([Slice(10, 1, 3)], [Placement(60, 1, 1)]) == [Placement(60, 1, 1)]
+    assert correlation.lookup(Extent(10, 1))[0].placement == Placement(50, 1, 1)
+
+
+def test_an_unmapped_block_reads_zero_and_gives_its_position_up() -> None:
+    correlation = CorrelationMap(100)
+    correlation.bind([Slice(0, 2, 1)], [Placement(9, 1, 2)])
+    assert correlation.unmap([Slice(1, 3, 2)]) == [Placement(10, 1, 1)]
+    assert [(run.blocks, run.residency) for run in correlation.lookup(Extent(0, 5))] == [
+        (1, Residency.REDIRECTED),
+        (3, Residency.ZERO),
+        (1, Residency.FIRST),
+    ]
+    assert (correlation.mapped_blocks, correlation.zero_blocks) == (1, 3)
+
+
+def test_changes_taken_and_applied_elsewhere_give_the_same_map() -> None:
+    source, copy = CorrelationMap(1000), CorrelationMap(1000)
+    random_ = random.Random(1)
+    position = 0
+    for sequence in range(1, 300):
+        blocks = random_.randint(1, 9)
+        one = Slice(random_.randrange(990), blocks, sequence)
+        if random_.random() < 0.2:
+            source.unmap([one])
+        else:
+            source.bind([one], [Placement(position, 3, blocks)])
+            position += blocks
+        if sequence % 7 == 0:
+            copy.apply(source.take_changes())
+    copy.apply(source.take_changes())
+    assert np.array_equal(source.rows(), copy.rows())
+    assert (source.mapped_blocks, source.zero_blocks) == (copy.mapped_blocks, copy.zero_blocks)
+    assert len(source.take_changes()) == 0
+
+
+def test_changes_put_back_are_taken_again() -> None:
+    correlation = CorrelationMap(10)
+    correlation.bind([Slice(3, 2, 1)], [Placement(0, 1, 2)])
+    taken = correlation.take_changes()
+    correlation.put_back(taken)
+    assert np.array_equal(correlation.take_changes(), taken)
+
+
+def test_a_released_block_lies_on_the_first_volume_and_keeps_its_sequence_number() -> None:
+    correlation = CorrelationMap(10)
+    correlation.bind([Slice(3, 1, 5)], [Placement(0, 1, 1)])
+    correlation.release([Slice(3, 1, 6)])
+    assert correlation.is_empty(Extent(0, 10))
+    assert correlation.bind([Slice(3, 1, 5)], [Placement(0, 1, 1)]) == [Placement(0, 1, 1)]
+    assert correlation.is_empty(Extent(0, 10))
+
+
+def test_clear_forgets_everything() -> None:
+    correlation = CorrelationMap(10)
+    correlation.bind([Slice(3, 1, 5)], [Placement(0, 1, 1)])
+    correlation.clear()
+    assert correlation.is_empty(Extent(0, 10))
+    assert (correlation.mapped_blocks, correlation.last_sequence(), len(correlation.take_changes())) == (0, 0, 0)
+
+
+def test_the_strip_tells_which_parts_are_redirected() -> None:
+    correlation = CorrelationMap(64)
+    correlation.bind([Slice(16, 16, 1)], [Placement(0, 1, 16)])
+    assert correlation.strip(4) == [0.0, 1.0, 0.0, 0.0]
+    assert len(CorrelationMap(3).strip(64)) == 64
+
+
+BLOCKS = 40
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, 8), st.integers(1, 30), st.booleans()), min_size=1, max_size=40
+    )
+)
+def test_the_map_agrees_with_a_dict(changes: list[tuple[int, int, int, bool]]) -> None:
+    correlation = CorrelationMap(BLOCKS)
+    model: dict[int, tuple[int, int | None]] = {}
+    given_out, returned, position = set(), set(), 0
+    for lba, length, sequence, zero in changes:
+        blocks = min(length, BLOCKS - lba)
+        one = Slice(lba, blocks, sequence)
+        gone = correlation.unmap([one]) if zero else correlation.bind([one], [Placement(position, 1, blocks)])
+        for index in range(blocks):
+            if not zero:
+                given_out.add(position + index)
+            if sequence >= model.get(lba + index, (0, None))[0]:
+                model[lba + index] = (sequence, None if zero else position + index)
+        if not zero:
+            position += blocks
+        returned |= {place.lba + index for place in gone for index in range(place.blocks)}
+    live = {place for _, place in model.values() if place is not None}
+    assert given_out == live | returned
+    assert not live & returned
+    found: dict[int, int | None] = {}
+    for run in correlation.lookup(Extent(0, BLOCKS)):
+        for index in range(run.blocks):
+            if run.residency is not Residency.FIRST:
+                found[run.lba + index] = run.placement.lba + index if run.placement else None
+    assert found == {lba: place for lba, (_, place) in model.items()}
+    assert correlation.mapped_blocks == len(live)
