@@ -1,0 +1,197 @@
+"""libsgutils2, the library of sg3_utils: a second opinion on what a disk says, and sense data in words.
+
+Every signature is in `_SIGNATURES`; every error leaves here as DiskError.
+
+Ref: sg3_utils 1.46, sg_pt.h, sg_cmds_basic.h, sg_lib.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_uint8, c_uint64, c_void_p
+from enum import IntEnum
+from functools import cache
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from hwvirt.errors import DiskError
+
+__all__ = [
+    "SIGNATURES",
+    "PtObject",
+    "PtOutcome",
+    "ResultCategory",
+    "inquiry",
+    "mode_sense_10",
+    "read_capacity_16",
+    "sense_text",
+]
+
+_LIBRARY = "libsgutils2-1.46.so.2"
+_PACKAGE = "libsgutils2-1.46-2"
+_SENSE_BYTES = 252
+_TEXT_BYTES = 2048
+_QUIET = (False, 0)  # noisy, verbose
+
+_BYTES = POINTER(c_uint8)
+_OBJECT = c_void_p
+
+SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "construct_scsi_pt_obj_with_fd": (_OBJECT, (c_int, c_int)),
+    "clear_scsi_pt_obj": (None, (_OBJECT,)),
+    "destruct_scsi_pt_obj": (None, (_OBJECT,)),
+    "set_scsi_pt_cdb": (None, (_OBJECT, _BYTES, c_int)),
+    "set_scsi_pt_sense": (None, (_OBJECT, _BYTES, c_int)),
+    "set_scsi_pt_data_in": (None, (_OBJECT, _BYTES, c_int)),
+    "set_scsi_pt_data_out": (None, (_OBJECT, _BYTES, c_int)),
+    "do_scsi_pt": (c_int, (_OBJECT, c_int, c_int, c_int)),
+    "get_scsi_pt_result_category": (c_int, (_OBJECT,)),
+    "get_scsi_pt_resid": (c_int, (_OBJECT,)),
+    "get_scsi_pt_status_response": (c_int, (_OBJECT,)),
+    "get_scsi_pt_sense_len": (c_int, (_OBJECT,)),
+    "get_scsi_pt_duration_ms": (c_int, (_OBJECT,)),
+    "get_scsi_pt_os_err": (c_int, (_OBJECT,)),
+    "get_scsi_pt_transport_err": (c_int, (_OBJECT,)),
+    "get_scsi_pt_transport_err_str": (c_char_p, (_OBJECT, c_int, c_char_p)),
+    "sg_ll_inquiry": (c_int, (c_int, c_bool, c_bool, c_int, c_void_p, c_int, c_bool, c_int)),
+    "sg_ll_readcap_16": (c_int, (c_int, c_bool, c_uint64, c_void_p, c_int, c_bool, c_int)),
+    "sg_ll_mode_sense10": (c_int, (c_int, c_bool, c_bool, c_int, c_int, c_int, c_void_p, c_int, c_bool, c_int)),
+    "sg_get_sense_str": (c_int, (c_char_p, _BYTES, c_int, c_bool, c_int, c_char_p)),
+    "sg_get_category_sense_str": (c_char_p, (c_int, c_int, c_char_p, c_int)),
+}
+"""Function → (result type, argument types), as the headers declare them."""
+
+
+class ResultCategory(IntEnum):
+    """SCSI_PT_RESULT_*: which part of a pt object says how the command ended."""
+
+    GOOD = 0
+    STATUS = 1
+    SENSE = 2
+    TRANSPORT_ERROR = 3
+    OS_ERROR = 4
+
+
+class PtOutcome(NamedTuple):
+    """What a pt object knows after its command. `duration_ms` is -1 where the library cannot say."""
+
+    category: ResultCategory
+    status: int
+    sense: bytes
+    residual: int
+    duration_ms: int
+    os_error: int
+    transport_error: int
+    data: bytes
+
+
+class PtObject:
+    """A pass-through object of the library over an open node; a context manager. One command at a time."""
+
+    def __init__(self, fd: int) -> None:
+        self._library = _library()
+        self._object = self._library.construct_scsi_pt_obj_with_fd(fd, 0)
+        if not self._object:
+            raise DiskError("libsgutils2 has no memory for a pass-through object.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._library.destruct_scsi_pt_obj(self._object)
+        self._object = None
+
+    def execute(self, cdb: bytes, *, data_out: bytes = b"", data_in_length: int = 0, timeout_s: int = 60) -> PtOutcome:
+        """Sends the command and waits for its end. Raises DiskError when the library did not send it."""
+        library, pt = self._library, self._object
+        sense = (c_uint8 * _SENSE_BYTES)()
+        command = (c_uint8 * len(cdb)).from_buffer_copy(cdb)
+        data = (c_uint8 * (data_in_length or len(data_out) or 1))()
+        library.clear_scsi_pt_obj(pt)
+        library.set_scsi_pt_cdb(pt, command, len(cdb))
+        library.set_scsi_pt_sense(pt, sense, _SENSE_BYTES)
+        if data_in_length:
+            library.set_scsi_pt_data_in(pt, data, data_in_length)
+        elif data_out:
+            ctypes.memmove(data, data_out, len(data_out))
+            library.set_scsi_pt_data_out(pt, data, len(data_out))
+        result = library.do_scsi_pt(pt, -1, timeout_s, 0)
+        if result:
+            reason = os.strerror(-result) if result < 0 else f"do_scsi_pt says {result}"
+            raise DiskError(f"libsgutils2 could not send command {cdb.hex(' ')}: {reason}.")
+        residual = library.get_scsi_pt_resid(pt)
+        return PtOutcome(
+            category=ResultCategory(library.get_scsi_pt_result_category(pt)),
+            status=library.get_scsi_pt_status_response(pt),
+            sense=bytes(sense[: library.get_scsi_pt_sense_len(pt)]),
+            residual=residual,
+            duration_ms=library.get_scsi_pt_duration_ms(pt),
+            os_error=library.get_scsi_pt_os_err(pt),
+            transport_error=library.get_scsi_pt_transport_err(pt),
+            data=bytes(data[: max(0, data_in_length - residual)]),
+        )
+
+    def transport_error_text(self) -> str:
+        """The last command's transport error in words, empty when there was none."""
+        text = ctypes.create_string_buffer(_TEXT_BYTES)
+        self._library.get_scsi_pt_transport_err_str(self._object, _TEXT_BYTES, text)
+        return text.value.decode("ascii", "replace").strip()
+
+
+def inquiry(fd: int, page: int | None = None, length_bytes: int = 252) -> bytes:
+    """Standard INQUIRY data, or the VPD page. Raises DiskError."""
+    evpd, code = (False, 0) if page is None else (True, page)
+    what = "INQUIRY" if page is None else f"INQUIRY of VPD page 0x{page:02x}"
+    return _response(what, length_bytes, lambda data, size: (fd, False, evpd, code, data, size), "sg_ll_inquiry")
+
+
+def read_capacity_16(fd: int) -> bytes:
+    """The 32 bytes of READ CAPACITY(16). Raises DiskError."""
+    return _response("READ CAPACITY(16)", 32, lambda data, size: (fd, False, 0, data, size), "sg_ll_readcap_16")
+
+
+def mode_sense_10(fd: int, page: int, subpage: int = 0, length_bytes: int = 252) -> bytes:
+    """Header and page of MODE SENSE(10), current values, no block descriptors. Raises DiskError."""
+    what = f"MODE SENSE(10) of page 0x{page:02x}"
+    return _response(
+        what, length_bytes, lambda data, size: (fd, False, True, 0, page, subpage, data, size), "sg_ll_mode_sense10"
+    )
+
+
+def sense_text(sense: bytes) -> str:
+    """Sense data in words, on several lines."""
+    data = (c_uint8 * max(1, len(sense))).from_buffer_copy(sense or b"\0")
+    text = ctypes.create_string_buffer(_TEXT_BYTES)
+    _library().sg_get_sense_str(b"", data, len(sense), False, _TEXT_BYTES, text)
+    return text.value.decode("ascii", "replace").strip()
+
+
+def _response(what: str, length_bytes: int, arguments: Callable[[Any, int], tuple[Any, ...]], function: str) -> bytes:
+    library = _library()
+    data = (c_uint8 * length_bytes)()
+    result = getattr(library, function)(*arguments(data, length_bytes), *_QUIET)
+    if result:
+        text = ctypes.create_string_buffer(_TEXT_BYTES)
+        library.sg_get_category_sense_str(result, _TEXT_BYTES, text, 0)
+        reason = text.value.decode("ascii", "replace").strip() if result > 0 else os.strerror(-result)
+        raise DiskError(f"{what} failed: {reason} ({result}).")
+    return bytes(data)
+
+
+@cache
+def _library() -> Any:
+    """The library with every signature set; loaded once."""
+    try:
+        library = ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        raise DiskError(
+            f"{_LIBRARY} is missing.", next_step=f"Install it: apt-get install {_PACKAGE} (it comes with sg3-utils)."
+        ) from error
+    for name, (result, arguments) in SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
