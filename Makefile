@@ -1,23 +1,35 @@
-.PHONY: run test check setup clean
 VENV := .venv
 BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RIG ?= rigs/quickstart.yaml
 
-run: $(VENV)/.ready          ## set up where needed, then run the quickstart rig
-	$(BIN)/hwvirt run rigs/quickstart.yaml
+.PHONY: help run test check lint types imports setup clean
 
-test: check                  ## ruff, mypy, then every test
+help:                ## this list
+	@awk -F ':.*## +' '/^[a-z]+:.*##/ {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY)        ## set up where needed, then run rigs/quickstart.yaml (or RIG=file)
+	$(BIN)/hwvirt run $(RIG)
+
+test: check          ## set up where needed, then everything in check and every test
 	$(BIN)/pytest
 
-check: $(VENV)/.ready        ## ruff, mypy --strict, the import rule
+check: lint types imports  ## ruff, mypy --strict and the rules of the house
+	@echo "check: sound"
+
+lint: $(READY)
 	$(BIN)/ruff check hwvirt tests tools
+
+types: $(READY)
 	$(BIN)/mypy
+
+imports: $(READY)
 	$(BIN)/pytest -q tests/test_imports.py
 
-setup: $(VENV)/.ready        ## Debian packages (as root, where missing) and .venv
+setup: $(READY)      ## Debian packages (as root, where missing) and .venv
 
-$(VENV)/.ready: pyproject.toml tools/setup
+$(READY): pyproject.toml tools/setup
 	tools/setup
-	@touch $@
 
-clean:                       ## forget .venv and the runs
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache
+clean:               ## forget .venv, caches and runs
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .hypothesis

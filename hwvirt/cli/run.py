@@ -23,9 +23,13 @@ def run(
 ) -> ExitCode:
     """Run a rig and judge it."""
     from hwvirt.rig.file import load_rig  # noqa: PLC0415  slow to load
-    from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load
 
     loaded = load_rig(rig)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
-    return run_rig(loaded, RunOptions(runs=runs, live=not no_live, dry_run=dry_run))
+
+    from hwvirt.console.live import Console, LiveMode  # noqa: PLC0415  slow to load
+    from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load
+
+    with Console(live=LiveMode.NEVER if no_live else LiveMode.AUTO) as console:
+        return run_rig(loaded, RunOptions(runs=runs, watcher=console, dry_run=dry_run))

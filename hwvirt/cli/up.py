@@ -11,6 +11,8 @@ __all__ = ["up"]
 def up(rig: RigPath, json: JsonFlag = False) -> ExitCode:
     """Bring a rig up, tell how to reach each LUN, stay until Ctrl-C or SIGTERM."""
     from hwvirt.rig.file import load_rig  # noqa: PLC0415  slow to load
+
+    loaded = load_rig(rig)
     from hwvirt.rig.up import up_rig  # noqa: PLC0415  slow to load
 
-    return up_rig(load_rig(rig), json=json)
+    return up_rig(loaded, json=json)

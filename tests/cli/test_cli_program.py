@@ -1,0 +1,146 @@
+"""What the shell sees: exit codes, where words go, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-c", "from hwvirt.cli.main import main; main()")
+
+
+def hwvirt(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PROGRAM, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_help_names_every_command_and_every_exit_code() -> None:
+    result = hwvirt("--help")
+    assert result.returncode == 0
+    for command in ("run", "up", "check", "controller", "ctl", "watch", "doctor", "new"):
+        assert f"\n  {command} " in result.stdout
+    assert "2 usage or rig file" in " ".join(result.stdout.split())
+
+
+def test_help_loads_no_engine() -> None:
+    slow = "{'numpy', 'uvloop', 'yaml', 'rich.console', 'msgspec', 'asyncio'} & set(sys.modules)"
+    check = f"import sys, hwvirt.cli.main; sys.exit(sorted({slow}) or 0)"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_version_is_told() -> None:
+    result = hwvirt("--version")
+    assert (result.returncode, result.stdout) == (0, "hwvirt 0.1.0\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("runn",), ("check",), ("check", "a", "b"), ("run", "rigs/own.yaml", "--seed", "x"), ("new",), ("ctl", "socket")],
+    ids=" ".join,
+)
+def test_wrong_command_line_is_usage(arguments: tuple[str, ...]) -> None:
+    result = hwvirt(*arguments)
+    assert result.returncode == 2
+    assert "Usage: hwvirt" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_mistyped_command_is_told_the_right_one() -> None:
+    assert "Did you mean 'check'?" in hwvirt("chekc").stderr
+
+
+@pytest.mark.parametrize("command", ["run", "up", "check"])
+def test_wrong_rig_file_is_usage_with_its_place(command: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("rig: bad\ndiskz: {}\n")
+    result = hwvirt(command, "bad.yaml", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == "hwvirt: bad.yaml:2:1: unknown key 'diskz'. Did you mean 'disks'?\n"
+
+
+def test_rig_file_that_is_not_there_is_usage() -> None:
+    result = hwvirt("check", "rigs/none.yaml")
+    assert result.returncode == 2
+    assert result.stderr == "hwvirt: cannot read the rig file rigs/none.yaml: No such file or directory.\n"
+
+
+def test_check_shows_where_everything_lies() -> None:
+    result = hwvirt("check", "rigs/quickstart.yaml")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert result.stdout.startswith("rigs/quickstart.yaml: rig quickstart, seed 42, host nbd, link Ethernet, stall 30s\n")
+    assert lines[2:7] == [
+        ["a", "0", "redirect", "to", "b", "first", "0", "16384", "64MiB"],
+        ["a", "1", "frozen", "0", "first", "0", "16384", "64MiB"],
+        ["a", "2", "forward", "to", "b/0", "second", "0", "8192", "32MiB"],
+        ["b", "0", "own", "second", "0", "8192", "32MiB"],
+        ["b", "store", "second", "8192", "24576", "96MiB"],
+    ]
+
+
+def test_controller_that_is_not_there_is_infrastructure(tmp_path: Path) -> None:
+    socket = tmp_path / "none.sock"
+    result = hwvirt("ctl", str(socket), "status")
+    assert result.returncode == 4
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"hwvirt: {socket}: No such file or directory.")
+    assert "Traceback" not in result.stderr
+
+
+def test_argument_of_a_verb_without_a_value_is_usage(tmp_path: Path) -> None:
+    result = hwvirt("ctl", str(tmp_path / "none.sock"), "map", "lun")
+    assert result.returncode == 2
+    assert result.stderr == "hwvirt: 'lun' is no argument; write it like lun=0\n"
+
+
+def test_doctor_tells_a_machine_in_json_and_nothing_else() -> None:
+    result = hwvirt("doctor", "--json")
+    assert result.returncode == 0
+    findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
+    assert {"python", "kernel", "user", "uvloop", "numpy", "crc32c", "libsgutils2", "loop devices", "fio"} <= set(findings)
+    assert findings["uvloop"]["state"] == "ok"
+    assert set(findings["fio"]) == {"name", "state", "need", "detail", "advice"}
+
+
+def test_doctor_tells_people_the_same() -> None:
+    result = hwvirt("doctor")
+    assert result.returncode == 0
+    assert "crc32c" in result.stdout
+
+
+def test_new_rig_is_a_rig_that_checks(tmp_path: Path) -> None:
+    made = hwvirt("new", "rig", "mine", cwd=tmp_path)
+    assert (made.returncode, made.stdout) == (0, "mine.yaml is ready: hwvirt run mine.yaml\n")
+    checked = hwvirt("check", "mine.yaml", cwd=tmp_path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout.startswith("mine.yaml: rig mine, ")
+
+
+def test_new_rig_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("precious")
+    result = hwvirt("new", "rig", "mine", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "hwvirt: mine.yaml exists. Choose another name, or remove it first.\n"
+    assert (tmp_path / "mine.yaml").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["my rig", ".hidden", "x" * 49, "none/here"])
+def test_new_rig_with_an_unusable_name_is_usage(name: str, tmp_path: Path) -> None:
+    result = hwvirt("new", "rig", name, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("hwvirt: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reader_that_went_away_is_no_broken_property() -> None:
+    command = [*PROGRAM, "check", "rigs/own.yaml"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 130
