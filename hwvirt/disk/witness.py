@@ -1,0 +1,96 @@
+"""Evidence of what a disk was asked to change: written down before the disk is asked.
+
+The judge reads the file to prove that the first disk saw no write while redirecting.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from hwvirt.disk.disk import Disk
+from hwvirt.disk.touched import touched
+from hwvirt.errors import DiskError
+from hwvirt.scsi.cdb import medium_changing
+from hwvirt.scsi.command import Command, Completion
+from hwvirt.scsi.volume import Extent
+from hwvirt.units import Deadline
+
+__all__ = ["Record", "WitnessedDisk", "read_witness"]
+
+_RECORD = struct.Struct("<QQQIB3x")  # as in Record; little-endian, 32 bytes
+_NO_EXTENT = Extent(0, 0)
+
+
+class Record(NamedTuple):
+    """An extent that a medium-changing command named; 0 blocks at LBA 0 when it named none."""
+
+    unix_ns: int
+    monotonic_ns: int
+    lba: int
+    blocks: int
+    opcode: int
+
+
+class WitnessedDisk:
+    """`inner`, with one append to `log_path` for every command that may change the medium.
+
+    The append is in the page cache before the command is sent: it survives the death of this process, not a power cut.
+    """
+
+    def __init__(self, inner: Disk, log_path: str) -> None:
+        self._inner = inner
+        self._log_path = log_path
+        try:
+            self._log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise DiskError(f"cannot write {log_path}, the witness of {inner.name}: {error.strerror}.") from error
+
+    @property
+    def name(self) -> str:
+        """The inner disk's."""
+        return self._inner.name
+
+    @property
+    def quick(self) -> bool:
+        """The inner disk's: a record costs microseconds."""
+        return self._inner.quick
+
+    def execute(self, command: Command, deadline: Deadline) -> Completion:
+        """Records, then executes. What cannot be recorded is not executed: DiskError."""
+        if medium_changing(command.cdb):
+            self._record(command)
+        return self._inner.execute(command, deadline)
+
+    def close(self) -> None:
+        """Closes the log and the inner disk. Idempotent."""
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+            self._log_fd = -1
+        self._inner.close()
+
+    def _record(self, command: Command) -> None:
+        now = time.time_ns(), time.monotonic_ns()
+        extents = touched(command) or [_NO_EXTENT]
+        records = b"".join([_RECORD.pack(*now, lba, blocks, command.cdb[0]) for lba, blocks in extents])
+        try:
+            written = os.write(self._log_fd, records)
+        except OSError as error:
+            raise DiskError(f"cannot write {self._log_path}, the witness of {self.name}: {error.strerror}.") from error
+        if written != len(records):
+            raise DiskError(f"cannot write {self._log_path}, the witness of {self.name}: it took half a record.")
+
+
+def read_witness(path: str) -> list[Record]:
+    """All records in their order. Raises DiskError when the file cannot be read or ends within a record."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DiskError(f"cannot read the witness {path}: {error.strerror}.") from error
+    if len(data) % _RECORD.size:
+        whole = len(data) // _RECORD.size
+        raise DiskError(f"the witness {path} is torn: {len(data)} bytes, {whole} whole records of {_RECORD.size} bytes.")
+    return [Record(*fields) for fields in _RECORD.iter_unpack(data)]
