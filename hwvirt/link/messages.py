@@ -80,11 +80,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Makes the store ready for a volume of `blocks` blocks. Answered by Attached."""
+    """Makes the store ready for a volume of `blocks` blocks. Answered by Attached.
+
+    `durable_sequence`: the newest sequence in the sender's durable map. A ledger that ends before it is not the one that
+    the map belongs to, or has been lost: it refuses.
+    """
 
     volume: int
     blocks: int
     block_bytes: int
+    durable_sequence: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,11 +223,11 @@ class Session:
             self._statistics.refused += 1
             return True
         if ahead:
-            raise CorruptFrame(f"link: {ahead} frames of {self.place} are missing.", next_step="Check the cable.")
+            raise CorruptFrame(f"link: frames of {self.place} are missing: {ahead}.", next_step="Check the cable.")
         self._taken_frames += 1
+        message = decode(header, unread[: header.frame_bytes], self.place)
         if self.state is State.CONFIRM:
             self._go_up(events)
-        message = decode(header, unread[: header.frame_bytes], self.place)
         if self.state is not State.UP:
             self._shake_hands(header, message, now, events)
         elif header.kind >= FIRST_REPLY:
