@@ -87,7 +87,7 @@ class Controller:
             self.store = LocalStore(volume, journal, trace)
         if config.link is not None:
             self.link = LinkSide(config.name, config.link, self.boot_epoch, trace)
-        self.units = dict(build_units(config, self.disk, state, self.link and self.link.patient, trace))
+        self.units = dict(build_units(config, self.disk, state, self.link.patient if self.link else None, trace))
         for unit in self.units.values():
             if unit.lifecycle is not None:
                 unit.lifecycle.load()

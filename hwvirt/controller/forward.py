@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from hwvirt.controller.link_store import Asker
 from hwvirt.link.messages import Execute, Executed, Refused
-from hwvirt.scsi.command import Command, Completion, LogicalUnit
+from hwvirt.scsi.command import Command, Completion
 from hwvirt.scsi.sense import INTERNAL_TARGET_FAILURE, CheckCondition, encode_fixed
 from hwvirt.scsi.status import Status
 
 __all__ = ["ForwardUnit"]
 
 
-class ForwardUnit(LogicalUnit):
+class ForwardUnit:
     """A `LogicalUnit` that lies behind the link. It looks into no CDB."""
 
     def __init__(self, asker: Asker, remote_lun: int) -> None:

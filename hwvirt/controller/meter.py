@@ -17,7 +17,7 @@ _COUNTERS = {"read": "reads", "write": "writes", "flush": "flushes", "unmap": "u
 _SAMPLES = 512
 
 
-class Meter(LogicalUnit):
+class Meter:
     """A `LogicalUnit` in front of another one. Latency is that of a batch; quantiles are of the last 512 batches."""
 
     def __init__(self, inner: LogicalUnit, block_bytes: int) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from hwvirt.errors import HwvirtError, LinkError
 from hwvirt.link.errors import LinkDown
@@ -96,10 +97,9 @@ class PatientLink:
 
     def _send(self, number: int, waiting: _Waiting) -> None:
         waiting.sent = True
-        reply = self._request(waiting.message)
-        reply.add_done_callback(lambda reply, session=self._session: self._replied(number, session, reply))
+        self._request(waiting.message).add_done_callback(partial(self._replied, number))
 
-    def _replied(self, number: int, session: int, reply: asyncio.Future[Reply]) -> None:
+    def _replied(self, number: int, reply: asyncio.Future[Reply]) -> None:
         error = reply.exception() if not reply.cancelled() else LinkDown("link: the request was given up.")
         if isinstance(error, LinkDown):
             return  # it is still waiting; the next session asks again

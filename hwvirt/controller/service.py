@@ -114,7 +114,7 @@ class Service:
                 return Done()
             case Query(volume, after, limit):
                 rows, following = store.records.page(volume, after, limit)
-                return LedgerPage([memoryview(rows).cast("B")] if len(rows) else (), following)
+                return LedgerPage((rows.tobytes(),), following)
             case Drop(volume, lba, blocks):
                 await store.drop(volume, Extent(lba, blocks))
                 return Done()

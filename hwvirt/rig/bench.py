@@ -1,0 +1,259 @@
+"""The bench of a run: disks that the rig makes, one process for each controller, and the undoing of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hwvirt.controller.config import Config, DiskConfig, LinkConfig, LunConfig, StoreConfig
+from hwvirt.disk.loop import create_image
+from hwvirt.disk.loopdev import LoopDevice
+from hwvirt.errors import ControllerError, InfrastructureError
+from hwvirt.rig.control_client import ControlClient
+from hwvirt.rig.file.model import (
+    ControllerSpec,
+    Ethernet,
+    Forward,
+    Frozen,
+    HostPath,
+    LoopNode,
+    LoopSpec,
+    Redirect,
+    Rig,
+)
+from hwvirt.trace import Trace
+from hwvirt.units import Deadline
+
+__all__ = ["Bench", "Machine"]
+
+START_S = 20.0
+STOP_S = 20.0
+_KILL_S = 5.0
+_COMPLAINT = "hwvirt: "
+
+
+@dataclass(slots=True)
+class Machine:
+    """One controller of the bench: its configuration, its process and the way to talk to it."""
+
+    name: str
+    config: Config
+    log: Path
+    control: ControlClient
+    process: asyncio.subprocess.Process | None = None
+
+
+class Bench:
+    """Brings a rig up and takes it down. Enter it on an AsyncExitStack: whatever was made is registered there."""
+
+    def __init__(self, rig: Rig, folder: Path, trace: Trace, *, redirect_at_start: bool) -> None:
+        self.rig = rig
+        self.folder = folder
+        self.trace = trace
+        self.machines: dict[str, Machine] = {}
+        self.disks: dict[str, Path] = {}
+        self._redirect_at_start = redirect_at_start
+
+    async def bring_up(self, stack: AsyncExitStack) -> None:
+        """Makes the disks, starts the controllers, returns when hosts can reach every LUN. Raises HwvirtError."""
+        _refuse_what_is_not_built(self.rig)
+        # Sockets have short names (108 bytes, unix(7)): they do not lie in the run folder.
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hwvirt-")))
+        for name, disk in self.rig.disks.items():
+            assert isinstance(disk, LoopSpec)
+            image = self.folder / "disks" / f"{name}.img"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            create_image(image, disk.size_bytes)
+            stack.callback(image.unlink, missing_ok=True)
+            self.disks[name] = image
+            if disk.node is LoopNode.LOOP:
+                self.disks[name] = Path(stack.enter_context(LoopDevice(str(image), disk.block_bytes)).path)
+        port = _free_port()
+        secret = sockets / "secret"
+        secret.touch(mode=0o600)
+        secret.write_text(secrets.token_hex(32))
+        for name, spec in self.rig.controllers.items():
+            config = self._config(spec, sockets, secret, port)
+            path = self.folder / f"{name}.json"
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+            log = self.folder / f"{name}.log"
+            self.machines[name] = Machine(name, config, log, ControlClient(name, Path(config.control), self.trace))
+        for machine in self.machines.values():
+            stack.push_async_callback(self.stop, machine.name)
+        await asyncio.gather(*(self.start(name) for name in self.machines))
+
+    def _config(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int) -> Config:
+        disk = self.rig.disks[spec.disk]
+        assert isinstance(disk, LoopSpec)
+        layout = self.rig.layout[spec.name]
+        peers = [name for name in self.rig.controllers if name != spec.name]
+        link = None
+        if peers:
+            # The one that needs the other to start connects; the other one listens.
+            role = "connect" if spec.name == self._dialler() else "listen"
+            stall = self.rig.link.stall_s
+            link = LinkConfig(role, "127.0.0.1", port, peers[0], str(secret), stall)  # type: ignore[arg-type]  # two words
+        return Config(
+            name=spec.name,
+            state_dir=str(self.folder / "state" / spec.name),
+            control=str(sockets / f"{spec.name}.sock"),
+            disk=DiskConfig(
+                spec.disk,
+                str(self.disks[spec.disk]),
+                "file",
+                disk.block_bytes,
+                str(self.folder / f"{spec.disk}.witness"),
+            ),
+            luns=[self._lun(spec, number) for number in spec.luns],
+            store=StoreConfig(*layout.store) if layout.store else None,
+            link=link,
+        )
+
+    def _dialler(self) -> str:
+        wanting = [name for name, spec in self.rig.controllers.items() if _needs_peer(spec)]
+        return (wanting or list(self.rig.controllers))[0]
+
+    def _lun(self, spec: ControllerSpec, number: int) -> LunConfig:
+        lun = spec.luns[number]
+        if isinstance(lun, Forward):
+            return LunConfig(number, "forward", remote_lun=lun.lun)
+        if isinstance(lun, Frozen):
+            return LunConfig(number, "frozen", of=lun.of)
+        extent = self.rig.layout[spec.name].luns[number]
+        if isinstance(lun, Redirect):
+            lun_config = LunConfig(number, "redirect", extent.lba, extent.blocks, start="own")
+            return msgspec.structs.replace(lun_config, start="redirecting") if self._redirect_at_start else lun_config
+        return LunConfig(number, "own", extent.lba, extent.blocks)
+
+    async def start(self, name: str) -> None:
+        """Starts one controller and returns when it is ready. Raises ControllerError with what it said."""
+        machine = self.machines[name]
+        with machine.log.open("ab") as log:
+            machine.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "hwvirt", "controller", str(self.folder / f"{name}.json")),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C goes to the runner alone: it stops the controllers in order.
+                start_new_session=True,
+            )
+        await self._wait_ready(machine, Deadline.after(START_S))
+
+    async def _wait_ready(self, machine: Machine, deadline: Deadline) -> None:
+        assert machine.process is not None
+        ended = asyncio.ensure_future(machine.process.wait())
+        ready = asyncio.ensure_future(machine.control.wait_ready(deadline))
+        try:
+            await asyncio.wait([ended, ready], return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                await ready
+                return
+            raise ControllerError(
+                f"controller {machine.name} did not start: {_last_complaint(machine.log)}",
+                next_step=f"Its log: {machine.log}.",
+            )
+        finally:
+            for waiting in (ended, ready):
+                waiting.cancel()
+            await asyncio.gather(ended, ready, return_exceptions=True)
+
+    async def stop(self, name: str) -> None:
+        """Stops one controller cleanly, by force when it does not stop in time: that is an error. Idempotent."""
+        machine = self.machines[name]
+        process, machine.process = machine.process, None
+        await machine.control.close()
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            await _kill(process)
+            raise ControllerError(
+                f"controller {name} did not stop within {STOP_S:.0f} s and was killed.",
+                next_step=f"Its log: {machine.log}.",
+            ) from None
+
+    async def crash(self, name: str) -> None:
+        """Kills one controller without warning."""
+        machine = self.machines[name]
+        process, machine.process = machine.process, None
+        await machine.control.close()
+        if process is not None:
+            await _kill(process)
+
+    async def check_alive(self) -> None:
+        """Asks every controller for its status. Raises ControllerError for one that has ended by itself."""
+        for machine in self.machines.values():
+            process = machine.process
+            if process is None:
+                continue
+            if process.returncode is not None:
+                raise ControllerError(
+                    f"controller {machine.name} ended with code {process.returncode}: {_last_complaint(machine.log)}",
+                    next_step=f"Its log: {machine.log}.",
+                )
+            await machine.control.status()
+
+    def status(self) -> Mapping[str, dict[str, Any]]:
+        """The newest status of each controller."""
+        return {name: machine.control.last_status for name, machine in self.machines.items()}
+
+    def export(self, controller: str, lun: int) -> tuple[str, int, str]:
+        """Host, port and export name of a LUN."""
+        for found in self.machines[controller].control.last_status.get("luns", ()):
+            if found["lun"] == lun and found["export"]:
+                host, _, rest = str(found["export"]).removeprefix("nbd://").partition(":")
+                port, _, name = rest.partition("/")
+                return host, int(port), name
+        raise ControllerError(f"controller {controller} does not export LUN {lun}.")
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        async with asyncio.timeout(_KILL_S):
+            await process.wait()
+
+
+def _needs_peer(spec: ControllerSpec) -> bool:
+    return any(isinstance(lun, Redirect | Forward) for lun in spec.luns.values())
+
+
+def _refuse_what_is_not_built(rig: Rig) -> None:
+    for name, disk in rig.disks.items():
+        if not isinstance(disk, LoopSpec):
+            raise InfrastructureError(
+                f"{rig.path}: disk {name} is of a kind that this version cannot run yet.", next_step="Use a loop disk."
+            )
+    if not isinstance(rig.link, Ethernet):
+        raise InfrastructureError(f"{rig.path}: this version runs Ethernet only.", next_step="Use link: {ethernet: {}}.")
+    if rig.host.path is not HostPath.NBD:
+        raise InfrastructureError(f"{rig.path}: this version reaches hosts by NBD only.", next_step="Use host: {path: nbd}.")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _last_complaint(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    complaints = [line.removeprefix(_COMPLAINT) for line in lines if line.startswith(_COMPLAINT)]
+    return (complaints or lines or ["it said nothing."])[-1]
+
+

@@ -1,0 +1,99 @@
+"""The runner's side of a control socket: verbs, the event stream into the run's trace, the newest status."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hwvirt.errors import ControllerError
+from hwvirt.trace import Event, Trace
+from hwvirt.units import Deadline
+
+__all__ = ["ControlClient"]
+
+_LINE_BYTES = 1 << 26
+_RETRY_S = 0.02
+
+
+class ControlClient:
+    """One controller's control socket, for one asyncio loop. Reconnects after a restart through `wait_ready`."""
+
+    def __init__(self, name: str, path: Path, trace: Trace) -> None:
+        self.name = name
+        self.last_status: dict[str, Any] = {}
+        self._path = path
+        self._trace = trace
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._events: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    async def wait_ready(self, deadline: Deadline) -> None:
+        """Returns when the controller says that it serves hosts. Raises ControllerError at the deadline."""
+        while not deadline.expired:
+            try:
+                if self._streams is None:
+                    self._streams = await asyncio.open_unix_connection(self._path, limit=_LINE_BYTES)
+                    self._events = asyncio.get_running_loop().create_task(self._follow())
+                if (await self.status())["ready"]:
+                    return
+            except (OSError, ControllerError):
+                await self.close()
+            await asyncio.sleep(_RETRY_S)  # a starting process announces nothing before its socket is there
+        raise ControllerError(f"controller {self.name} did not become ready in time.")
+
+    async def status(self) -> dict[str, Any]:
+        """Asks for the status and remembers it."""
+        self.last_status = dict(await self.call("status"))
+        return self.last_status
+
+    async def call(self, verb: str, **arguments: Any) -> Any:
+        """The result of one verb. Raises ControllerError with the controller's reason."""
+        async with self._turn:
+            if self._streams is None:
+                raise ControllerError(f"controller {self.name} is not running.")
+            reader, writer = self._streams
+            writer.write(msgspec.json.encode({"verb": verb, **arguments}) + b"\n")
+            try:
+                line = await reader.readline()
+            except OSError as error:
+                raise ControllerError(f"controller {self.name}: {error.strerror}.") from error
+        if not line:
+            raise ControllerError(f"controller {self.name} closed its control socket.")
+        reply = msgspec.json.decode(line)
+        if not reply["ok"]:
+            raise ControllerError(f"controller {self.name}: {verb}: {reply['error']}", next_step=reply["next_step"])
+        return reply["result"]
+
+    async def pages(self, verb: str, **arguments: Any) -> list[list[Any]]:
+        """All rows of a verb that answers in pages."""
+        rows: list[list[Any]] = []
+        after: int | None = 0
+        while after is not None:
+            page = await self.call(verb, after=after, **arguments)
+            rows += page["rows"]
+            after = page["next"]
+        return rows
+
+    async def _follow(self) -> None:
+        reader, writer = await asyncio.open_unix_connection(self._path, limit=_LINE_BYTES)
+        try:
+            writer.write(b'{"verb": "events"}\n')
+            while line := await reader.readline():
+                self._trace.forward(msgspec.json.decode(line, type=Event))
+        except (OSError, ValueError):
+            pass  # the controller is gone: whoever waits for it is told by its process
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """Ends the connections. Idempotent."""
+        events, self._events = self._events, None
+        streams, self._streams = self._streams, None
+        if events is not None:
+            events.cancel()
+            await asyncio.gather(events, return_exceptions=True)
+        if streams is not None:
+            streams[1].close()

@@ -1,0 +1,110 @@
+"""`hwvirt up`: a rig that stays up for the hosts of others."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from hwvirt.errors import ExitCode
+from hwvirt.rig.bench import Bench
+from hwvirt.rig.file.model import Rig
+from hwvirt.trace import Event, Trace
+from hwvirt.units import format_size
+
+__all__ = ["up_rig"]
+
+_WATCH_S = 0.5
+
+
+def up_rig(rig: Rig, *, json: bool) -> ExitCode:
+    """Brings the rig up, redirecting, tells how to reach it, and takes it down on SIGINT or SIGTERM."""
+    return uvloop.run(_up(rig, json))
+
+
+async def _up(rig: Rig, json: bool) -> ExitCode:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    trace = Trace("rig")
+    if not json:
+        trace.subscribe(_tell)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"hwvirt-{rig.name}-")))
+        bench = Bench(rig, folder, trace, redirect_at_start=True)
+        if not await _unless(stop, bench.bring_up(stack)):
+            return ExitCode.INTERRUPTED
+        if json:
+            sys.stdout.buffer.write(msgspec.json.encode(_description(bench)) + b"\n")
+            sys.stdout.flush()
+        else:
+            _show(bench)
+        while not stop.is_set():
+            await bench.check_alive()
+            try:
+                async with asyncio.timeout(_WATCH_S):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+    return ExitCode.PASSED
+
+
+async def _unless(stop: asyncio.Event, work: Any) -> bool:
+    """Whether the work was done; False when a signal came first: then it was cancelled."""
+    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if working.done():
+        await working
+        return True
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    return False
+
+
+def _description(bench: Bench) -> dict[str, Any]:
+    return {
+        "controllers": {name: {"socket": machine.config.control} for name, machine in bench.machines.items()},
+        "luns": [
+            {
+                "controller": name,
+                "lun": lun["lun"],
+                "mode": lun["mode"],
+                "state": lun["state"],
+                "blocks": lun["blocks"],
+                "block_bytes": lun["block_bytes"],
+                "nbd": lun["export"],
+            }
+            for name, machine in bench.machines.items()
+            for lun in machine.control.last_status["luns"]
+        ],
+    }
+
+
+def _show(bench: Bench) -> None:
+    described = _description(bench)
+    table = Table(title=f"rig {bench.rig.name} is up", title_justify="left")
+    for heading in ("LUN", "mode", "size", "block", "reach it by"):
+        table.add_column(heading, no_wrap=True)
+    for lun in described["luns"]:
+        mode = f"{lun['mode']} ({lun['state']})" if lun["state"] else lun["mode"]
+        size = format_size(lun["blocks"] * lun["block_bytes"])
+        table.add_row(f"{lun['controller']}/{lun['lun']}", mode, size, format_size(lun["block_bytes"]), lun["nbd"])
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for name, controller in described["controllers"].items():
+        console.print(f"controller {name}: hwvirt watch {controller['socket']}", highlight=False)
+    console.print("Ctrl-C takes it down; the disks go with it.", highlight=False)
+
+
+def _tell(event: Event) -> None:
+    print(event.line(), file=sys.stderr, flush=True)
