@@ -8,6 +8,7 @@ standard input as it is.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import socket
 import threading
@@ -26,6 +27,7 @@ MOST_INPUT_BYTES = 2048
 _BUFFER_BYTES = 1 << 20
 _RECEIVE_BYTES = 1 << 16
 _LAST_WORDS = 3
+_MARK = re.compile(rb"\0(pid|exit) ([0-9]+)$")
 
 
 class Job:
@@ -86,16 +88,15 @@ class Job:
             self._lines.append(text)
             self._changed.notify_all()
 
-    def _marked(self, mark: str) -> bool:
+    def _marked(self, word: bytes, number: int) -> bool:
         """Takes a mark of the guest; True when the job has ended."""
-        word, _, number = mark.partition(" ")
         with self._changed:
-            if word == "pid":
-                self._pid = int(number)
+            if word == b"pid":
+                self._pid = number
             else:
-                self._status = int(number)
+                self._status = number
             self._changed.notify_all()
-        return word == "exit"
+        return word == b"exit"
 
     def _kernel_gone(self) -> None:
         with self._changed:
@@ -119,12 +120,13 @@ class Line:
         *lines, self._rest = (self._rest + data).split(b"\n")
         ended = False
         for raw in lines:
-            text, nul, mark = raw.decode(errors="replace").partition("\0")
             if self.job is None:
                 continue
-            if text or not nul:
-                self.job._wrote(text)
-            if nul and self.job._marked(mark):
+            mark = _MARK.search(raw)
+            text = raw[: mark.start()] if mark else raw
+            if text or not mark:
+                self.job._wrote(text.decode(errors="replace"))
+            if mark and self.job._marked(mark[1], int(mark[2])):
                 self.job, ended = None, True
         return ended
 

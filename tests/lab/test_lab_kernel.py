@@ -81,6 +81,10 @@ def test_long_output_comes_whole_and_in_order(kernel: Kernel) -> None:
     assert kernel.run(["seq", "100000"], soon()) == "".join(f"{n}\n" for n in range(1, 100001))
 
 
+def test_zeroes_in_the_output_are_output(kernel: Kernel) -> None:
+    assert kernel.run(["printf", "a\\0b\\0pid x\\n"], soon()) == "a\0b\0pid x\n"
+
+
 def test_jobs_run_side_by_side_and_lines_are_used_again(kernel: Kernel) -> None:
     waiting = kernel.start(["cat"])
     for number in range(14):

@@ -1,0 +1,74 @@
+"""What a program in a guest needs to set up devices: modules, configfs, waiting for what the kernel announces."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from hwvirt.lab.process import LabError
+from hwvirt.units import Deadline
+
+__all__ = ["KernelObjects", "configfs", "load_modules", "remove_module", "write"]
+
+T = TypeVar("T")
+
+_CONFIGFS = Path("/sys/kernel/config")
+_NETLINK_KOBJECT_UEVENT = 15
+_KERNEL_GROUP = 1
+_EVENT_BYTES = 1 << 16
+
+
+def load_modules(*modules: str, parameters: Iterable[str] = ()) -> None:
+    """Loads modules in order, the last one with `parameters` ("name=value"). Raises LabError with modprobe's words."""
+    for module in modules[:-1]:
+        _modprobe(module)
+    _modprobe(modules[-1], *parameters)
+
+
+def remove_module(module: str) -> None:
+    """Unloads a module. Raises LabError with modprobe's words when it is in use."""
+    _modprobe("--remove", module)
+
+
+def _modprobe(*arguments: str) -> None:
+    done = subprocess.run(["modprobe", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LabError(f"modprobe {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def configfs() -> Path:
+    """The mounted configfs, with the kernel's SCSI target in it. Raises LabError."""
+    load_modules("target_core_mod")
+    if not (_CONFIGFS / "target").is_dir():
+        subprocess.run(["mount", "-t", "configfs", "none", str(_CONFIGFS)], check=True)
+    return _CONFIGFS
+
+
+def write(path: Path, value: str) -> None:
+    """Writes an attribute of sysfs or configfs in one call. Raises LabError with the kernel's reason."""
+    try:
+        path.write_text(value)
+    except OSError as error:
+        raise LabError(f"the kernel refuses {value!r} in {path}: {error.strerror}") from error
+
+
+class KernelObjects:
+    """Hears what devices the kernel adds and removes (uevents), so that nobody has to look again and again."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_KOBJECT_UEVENT)
+        self._socket.bind((0, _KERNEL_GROUP))
+
+    def wait(self, what: str, look: Callable[[], T | None], deadline: Deadline) -> T:
+        """The first answer of `look` that is not None; it is asked now and after every event. Raises LabError."""
+        with self._socket:
+            while (found := look()) is None:
+                if not select.select([self._socket], [], [], deadline.remaining)[0]:
+                    raise LabError(f"{what} did not appear in time")
+                os.read(self._socket.fileno(), _EVENT_BYTES)
+        return found
