@@ -1,0 +1,1 @@
+"""The judge: decides from history, disks, map and ledger. A witness, no relative: imports ground, scsi and disk only."""

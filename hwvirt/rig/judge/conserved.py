@@ -1,0 +1,32 @@
+"""Conserved: on B, free + freed + live = capacity at every cut, and what is live is what the ledger lists."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwvirt.rig.judge.case import Case, Tally
+from hwvirt.rig.judge.verdict import Property, Verdict
+
+__all__ = ["conserved"]
+
+
+def conserved(case: Case) -> Verdict:
+    """Checks B's account at each cut, and the last one against the ledger."""
+    evidence, tally = case.evidence, Tally(case, Property.CONSERVED)
+    stores = np.array(evidence.stores, np.int64).reshape(-1, 4)
+    capacity, free, live, freed = stores.T
+    leaking = np.flatnonzero((free + live + freed != capacity) | (stores < 0).any(axis=1))
+    for cut in tally.each(leaking):
+        detail = f"cut {cut + 1}: free {free[cut]} + freed {freed[cut]} + live {live[cut]} is not capacity {capacity[cut]}"
+        tally.card("leak", None, detail)
+    if len(stores) and evidence.ledger is not None:
+        position = case.ledger.position
+        if len(position) != live[-1]:
+            for _ in tally.each(np.zeros(1, np.int64)):
+                tally.card("miscount", None, f"the ledger lists {len(position)} live positions, B counts {live[-1]}")
+        doubled = position == np.append(position[1:], -1)
+        for row in tally.each(np.flatnonzero(doubled | (position < 0) | (position >= capacity[-1]))):
+            what = "listed twice" if doubled[row] else f"outside the capacity of {capacity[-1]}"
+            lba, place = int(case.ledger.lba[row]), int(position[row])
+            tally.card("misplaced", lba, f"position {place} is {what}", position=place)
+    return tally.verdict(len(stores), "B's account was never taken")

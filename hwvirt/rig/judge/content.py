@@ -1,0 +1,47 @@
+"""Content: the block read directly from the second disk at its position is the newest acknowledged version."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwvirt.rig.judge.block import FOREIGN, MISDIRECTED, TORN, ZEROED
+from hwvirt.rig.judge.case import Case, Tally
+from hwvirt.rig.judge.history import CHANGES, Fate
+from hwvirt.rig.judge.verdict import Property, Verdict
+
+__all__ = ["content", "wrong_version"]
+
+_STRANGE = {TORN: "torn", MISDIRECTED: "misdirected", FOREIGN: "foreign", ZEROED: "zeroes"}
+
+
+def content(case: Case) -> Verdict:
+    """Checks every mapped block: whole, this LBA's, of a version that a read may return now, with the ledger's CRC."""
+    tally, stored = Tally(case, Property.CONTENT), case.stored
+    if case.evidence.map is None or stored is None:
+        return tally.not_checked("the map was not taken, or the second disk cannot be read")
+    placed = case.placed
+    row, known = case.ledger_rows(placed.position)
+    right = case.register.permits(placed.lba, stored.version) & (stored.version != FOREIGN)
+    digest = np.where(known, case.ledger.crc[row], stored.digest) if len(case.ledger.crc) else stored.digest
+    for index in tally.each(np.flatnonzero(~right | (digest != stored.digest))):
+        lba, position, version = int(placed.lba[index]), int(placed.position[index]), int(stored.version[index])
+        owner, words = case.seen_as(stored, index, lba)
+        if right[index]:
+            kind, words = "digest", f"CRC-32C {int(stored.digest[index]):08x}, the ledger has {int(digest[index]):08x}"
+        else:
+            kind = wrong_version(case, lba, version)
+        detail = f"position {position} of the second disk holds {words}"
+        tally.card(kind, lba, detail, expected=case.expected(lba), found=owner)
+    return tally.verdict(len(placed.lba), "nothing is redirected")
+
+
+def wrong_version(case: Case, lba: int, version: int) -> str:
+    """The class of a version that block `lba` may not hold."""
+    if version in _STRANGE:
+        return _STRANGE[version]
+    if version > len(case.history):
+        return "unwritten"
+    op = case.history.operation(version)
+    if op.kind not in CHANGES or not op.lba <= lba < op.lba + op.blocks:
+        return "unwritten"
+    return "stale" if op.fate <= Fate.DURABLE else "late"

@@ -1,0 +1,70 @@
+"""Exact: A's map and B's ledger are one-to-one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwvirt.rig.judge.case import Case, Tally
+from hwvirt.rig.judge.history import Ints
+from hwvirt.rig.judge.tables import Bools
+from hwvirt.rig.judge.verdict import Property, Verdict
+
+__all__ = ["exact"]
+
+
+def exact(case: Case) -> Verdict:
+    """Checks every entry of the map and every entry of this volume in the ledger; each gets the first class that fits.
+
+    Of the map: dangling (no live ledger entry), foreign (another volume's), alias (the position is another block's too, or
+    the block has two entries), misdirected (another LBA's), stale (another generation or sequence), torn (the bytes at the
+    position do not have the ledger's CRC). Of the ledger: orphan (no map entry names the position).
+    """
+    evidence, tally = case.evidence, Tally(case, Property.EXACT)
+    if evidence.map is None or evidence.ledger is None:
+        return tally.not_checked("map or ledger was not taken")
+    placed, ledger = case.placed, case.ledger
+    row, known = case.ledger_rows(placed.position)
+    if not len(ledger.position):
+        classes: list[tuple[str, Bools]] = [("dangling", ~known)]
+    else:
+        named = known & (ledger.volume[row] == evidence.volume) & (ledger.lba[row] == placed.lba)
+        fresh = (ledger.generation[row] == placed.generation) & (ledger.sequence[row] == placed.sequence)
+        crc = ledger.crc[row] if case.stored is None else case.stored.digest
+        classes = [
+            ("dangling", ~known),
+            ("foreign", ledger.volume[row] != evidence.volume),
+            ("alias", ~named & _shared(placed.position) | _shared(placed.lba)),
+            ("misdirected", ~named),
+            ("stale", ~fresh),
+            ("torn", crc != ledger.crc[row]),
+        ]
+    sound = np.ones(len(placed.lba), np.bool_)
+    for kind, wrong in classes:
+        for index in tally.each(np.flatnonzero(sound & wrong)):
+            lba, position = int(placed.lba[index]), int(placed.position[index])
+            tally.card(kind, lba, _DETAILS[kind].format(position=position), expected=case.expected(lba), position=position)
+        sound &= ~wrong
+
+    mine = ledger.volume == evidence.volume
+    for index in tally.each(np.flatnonzero(mine & ~np.isin(ledger.position, placed.position))):
+        lba, position = int(ledger.lba[index]), int(ledger.position[index])
+        tally.card("orphan", lba, _DETAILS["orphan"].format(position=position), position=position)
+    return tally.verdict(len(placed.lba) + int(np.count_nonzero(mine)), "map and ledger are empty")
+
+
+_DETAILS = {
+    "dangling": "the map names position {position}, where the ledger has no live entry",
+    "foreign": "the map names position {position}, which the ledger holds for another volume",
+    "alias": "the map names position {position} for more than one block, or several positions for this block",
+    "misdirected": "the map names position {position}, which the ledger holds for another LBA",
+    "stale": "the map's generation or sequence at position {position} is not the ledger's",
+    "torn": "the data at position {position} does not have the CRC-32C of the ledger",
+    "orphan": "position {position} is live, but no map entry names it",
+}
+
+
+def _shared(values: Ints) -> Bools:
+    """Which of the values occur more than once."""
+    _, back, counts = np.unique(values, return_inverse=True, return_counts=True)
+    shared: Bools = counts[back] > 1
+    return shared
