@@ -22,11 +22,11 @@ from hwvirt.units import Deadline
 __all__ = ["Record", "WitnessedDisk", "read_witness"]
 
 _RECORD = struct.Struct("<QQQIB3x")  # as in Record; little-endian, 32 bytes
-_NO_EXTENT = Extent(0, 0)
+_ANY_BLOCKS = Extent(0, 0xFFFFFFFF)
 
 
 class Record(NamedTuple):
-    """An extent that a medium-changing command named; 0 blocks at LBA 0 when it named none."""
+    """An extent that a medium-changing command named; FFFFFFFFh blocks from LBA 0 when it may have meant any."""
 
     unix_ns: int
     monotonic_ns: int
@@ -74,7 +74,7 @@ class WitnessedDisk:
 
     def _record(self, command: Command) -> None:
         now = time.time_ns(), time.monotonic_ns()
-        extents = touched(command) or [_NO_EXTENT]
+        extents = touched(command) or [_ANY_BLOCKS]
         records = b"".join([_RECORD.pack(*now, lba, blocks, command.cdb[0]) for lba, blocks in extents])
         try:
             written = os.write(self._log_fd, records)
