@@ -31,6 +31,7 @@ _BITS_PER_BYTE = 10  # 8N1: start bit, eight bits, stop bit
 _SERIAL_CHUNK_BYTES = 256
 _SERIAL_QUANTUM_S = 0.01
 _BURST_BYTES = 1024
+_BURST_S = 0.02
 _OVERRUN_BYTES = 2048  # a guest's serial line dies for good when its terminal throttles, at about 3900 unread bytes
 
 _numbers = itertools.count(1)
@@ -91,7 +92,7 @@ class Pacer:
 
     def gone_at(self, size_bytes: int, now: float) -> float:
         """The moment when `size_bytes`, given to the line now, have gone."""
-        start = max(self._busy_until, now - _BURST_BYTES / self.bytes_per_s)
+        start = max(self._busy_until, now - min(_BURST_S, _BURST_BYTES / self.bytes_per_s))
         self._busy_until = start + size_bytes / self.bytes_per_s
         return self._busy_until
 

@@ -1,0 +1,229 @@
+"""Cables carry everything unless they are told otherwise, and outlive a power cycle."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from hwvirt.lab.cables import DirectEthernet, EthernetCable, Pacer, SerialCable
+from hwvirt.lab.kernel import Kernel, ProgramFailed
+from hwvirt.units import Deadline
+
+pytestmark = pytest.mark.lab
+
+ALL_BYTES = bytes(range(256))
+
+
+def soon() -> Deadline:
+    return Deadline.after(20)
+
+
+def received(end: socket.socket, size: int) -> bytes:
+    """`size` bytes from a stream; what came so far when nothing more comes for a second."""
+    end.settimeout(1.0)
+    data = b""
+    try:
+        while len(data) < size:
+            data += end.recv(size - len(data))
+    except TimeoutError:
+        pass
+    return data
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = soon()
+    while not holds():
+        assert not deadline.expired
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def ethernet() -> Iterator[EthernetCable]:
+    with EthernetCable(seed=1) as cable:
+        yield cable
+
+
+@pytest.fixture
+def serial() -> Iterator[SerialCable]:
+    with SerialCable(1_000_000, seed=1) as cable:
+        yield cable
+
+
+def test_frames_cross_whole_and_in_order(ethernet: EthernetCable) -> None:
+    near, far = (end.socket for end in ethernet.ends)
+    for size in (1, 60, 1514, 9014):
+        near.send(bytes([size & 255]) * size)
+        far.send(b"back" * size)
+        assert far.recv(65536) == bytes([size & 255]) * size
+        assert near.recv(65536) == b"back" * size
+
+
+def test_a_cut_cable_loses_frames_until_it_is_healed(ethernet: EthernetCable) -> None:
+    near, far = (end.socket for end in ethernet.ends)
+    ethernet.cut()
+    near.send(b"lost")
+    until(lambda: ethernet.lanes[0].lost_bytes == 4)
+    ethernet.heal()
+    near.send(b"kept")
+    assert far.recv(100) == b"kept"
+
+
+def test_one_lane_may_be_cut_alone(ethernet: EthernetCable) -> None:
+    near, far = (end.socket for end in ethernet.ends)
+    ethernet.lanes[0].up = False
+    near.send(b"lost")
+    far.send(b"kept")
+    assert near.recv(100) == b"kept"
+    far.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        far.recv(100)
+
+
+def test_a_delayed_lane_keeps_order_and_time(ethernet: EthernetCable) -> None:
+    near, far = (end.socket for end in ethernet.ends)
+    ethernet.lanes[0].delay_s = 0.05
+    started = time.monotonic()
+    for number in range(20):
+        near.send(bytes([number]))
+    assert [far.recv(100)[0] for _ in range(20)] == list(range(20))
+    assert 0.05 <= time.monotonic() - started < 0.5
+
+
+def test_lost_and_spoilt_frames_repeat_with_the_seed() -> None:
+    def run() -> list[bytes]:
+        with EthernetCable(seed=7) as cable:
+            near, far = (end.socket for end in cable.ends)
+            cable.lanes[0].drop = cable.lanes[0].corrupt = 0.3
+            for number in range(100):
+                near.send(bytes([number]) * 100)
+            far.settimeout(0.2)
+            frames = []
+            try:
+                while True:
+                    frames.append(far.recv(200))
+            except TimeoutError:
+                return frames
+
+    first = run()
+    assert run() == first
+    assert 50 < len(first) < 90
+    spoilt = [frame for frame in first if len(set(frame)) > 1]
+    assert 5 < len(spoilt) < 40
+
+
+def test_all_bytes_cross_a_serial_cable_both_ways(serial: SerialCable) -> None:
+    near, far = (end.socket for end in serial.ends)
+    near.sendall(ALL_BYTES)
+    far.sendall(ALL_BYTES[::-1])
+    assert received(far, 256) == ALL_BYTES
+    assert received(near, 256) == ALL_BYTES[::-1]
+
+
+def test_a_serial_cable_holds_its_rate() -> None:
+    with SerialCable(115_200) as cable:
+        near, far = (end.socket for end in cable.ends)
+        started = time.monotonic()
+        near.sendall(bytes(11_520))
+        assert len(received(far, 11_520)) == 11_520
+        assert 0.9 < time.monotonic() - started < 1.1
+
+
+def test_a_receiver_that_does_not_read_loses_bytes_and_no_more_than_2048_wait(serial: SerialCable) -> None:
+    near, far = (end.socket for end in serial.ends)
+    near.sendall(bytes(10_000))
+    until(lambda: serial.lanes[0].passed_bytes + serial.lanes[0].lost_bytes == 10_000)
+    assert serial.ends[1].unread_bytes() == serial.lanes[0].passed_bytes <= 2048
+    assert len(received(far, 2048)) == serial.lanes[0].passed_bytes
+
+
+def test_a_serial_lane_drops_and_spoils_single_bytes(serial: SerialCable) -> None:
+    lane = serial.lanes[0]
+    lane.drop = lane.corrupt = 0.1
+    out = lane.through(bytes(2000))
+    assert 1700 < len(out) < 1900
+    assert 100 < sum(byte != 0 for byte in out) < 260
+    lane.up = False
+    assert lane.through(b"x") == b""
+
+
+def test_a_pacer_catches_up_by_a_short_burst_only() -> None:
+    slow = Pacer(bytes_per_s=1000.0)
+    assert slow.gone_at(100, now=10.0) == pytest.approx(10.0 - 0.02 + 0.1)
+    assert slow.gone_at(1000, now=10.0) == pytest.approx(11.08)
+    assert slow.gone_at(10, now=10.5) == pytest.approx(11.09)
+    assert slow.gone_at(10, now=20.0) == pytest.approx(20.0 - 0.02 + 0.01)
+    fast = Pacer(bytes_per_s=1_024_000.0)
+    assert fast.gone_at(1024, now=10.0) == pytest.approx(10.0)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two kernels with an Ethernet cable and a serial cable between them."""
+
+    a: Kernel
+    b: Kernel
+    ethernet: EthernetCable
+    serial: SerialCable
+
+    def ping(self) -> str:
+        """One ping from a to b. Raises ProgramFailed when no answer comes within a second."""
+        return self.a.run(["busybox", "ping", "-c", "1", "-W", "1", self.ethernet.ends[1].ip], soon())
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        ethernet = stack.enter_context(EthernetCable())
+        serial = stack.enter_context(SerialCable(115_200))
+        a, b = (
+            stack.enter_context(Kernel(name, tmp_path_factory.mktemp(name), cables=[ethernet.ends[end], serial.ends[end]]))
+            for end, name in enumerate("ab")
+        )
+        b.wait_up(soon())
+        yield Pair(a, b, ethernet, serial)
+
+
+def test_two_kernels_ping_until_the_cable_is_cut_and_again_when_it_is_healed(pair: Pair) -> None:
+    pair.ping()
+    pair.ethernet.cut()
+    with pytest.raises(ProgramFailed):
+        pair.ping()
+    pair.ethernet.heal()
+    pair.ping()
+
+
+def test_a_cable_outlives_the_power_cycle_of_a_kernel(pair: Pair) -> None:
+    pair.ping()
+    pair.b.power_cut()
+    with pytest.raises(ProgramFailed):
+        pair.ping()
+    pair.b.power_on()
+    pair.b.wait_up(soon())
+    pair.ping()
+
+
+def test_all_bytes_cross_a_serial_cable_between_two_kernels_at_its_rate(pair: Pair) -> None:
+    sent = ALL_BYTES * 9
+    (pair.b.share / "sent").write_bytes(sent)
+    echo = pair.a.start(["sh", "-c", "stty raw -echo </dev/ttyS0; echo ready; exec cat </dev/ttyS0 >/dev/ttyS0"])
+    program = "exec 3<>/dev/ttyS0; stty raw -echo <&3; echo ready; head -n 1; cat sent >&3; head -c 2304 <&3 >back"
+    send = pair.b.start(["sh", "-c", program])
+    assert echo.line(soon()) == send.line(soon()) == "ready"
+    started = time.monotonic()
+    send.send(b"go\n", soon())
+    assert send.line(soon()) == "go"
+    assert send.wait(soon()) == 0
+    assert 0.18 < time.monotonic() - started < 1.0
+    assert (pair.b.share / "back").read_bytes() == sent
+    pair.a.signal(echo, "TERM")
+
+
+def test_frames_cross_a_direct_cable() -> None:
+    cable = DirectEthernet()
+    near, far = (end.socket for end in cable.ends)
+    near.send(b"frame")
+    assert far.recv(100) == b"frame"
+    cable.close()
