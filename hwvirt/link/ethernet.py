@@ -36,6 +36,7 @@ class TcpPort(asyncio.BufferedProtocol):
     def __init__(self, connected: Connected, place: str | None) -> None:
         self._connected = connected
         self._place = place
+        self._abort: asyncio.TimerHandle | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @override
@@ -66,6 +67,8 @@ class TcpPort(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         why = f"broke: {exc}" if exc else "was closed by the other side"
         self.connection.end(LinkDown(f"link: the connection with {self._place} {why}."))
+        if self._abort is not None:
+            self._abort.cancel()
         self.gone.set_result(None)
 
     def send(self, buffers: list[Buffer]) -> None:
@@ -76,8 +79,8 @@ class TcpPort(asyncio.BufferedProtocol):
     def close(self) -> None:
         """See `Port`. Who does not take the rest within a second does without."""
         self._transport.close()
-        if not self.gone.done():
-            self.gone.get_loop().call_later(_LINGER_S, self._transport.abort)
+        if self._abort is None:
+            self._abort = self.gone.get_loop().call_later(_LINGER_S, self._transport.abort)
 
 
 class Listener:

@@ -91,7 +91,7 @@ class Session:
         self._handshake: Handshake | None = None
         self._met: Peer | None = None  # what the hello said, not yet proven
         self._epoch = 0
-        self._received = ReceiveBuffer()
+        self._received = ReceiveBuffer(_HANDSHAKE_FRAME_BYTES)
         self._header: Header | None = None
         self._most_bytes = _HANDSHAKE_FRAME_BYTES
         self._out: list[Buffer] = []
@@ -126,7 +126,7 @@ class Session:
         except PeerError as error:
             # Only who has said a hello, or nearly, is told why: a stranger learns nothing from junk.
             known = self.state is not State.HELLO or isinstance(error, WrongVersion)
-            self._statistics.corrupt += isinstance(error, CorruptFrame) and self.state is not State.HELLO
+            self._statistics.corrupt += isinstance(error, CorruptFrame) and self.state is State.UP
             events.append(self._end(error, Farewell.BROKEN if known else None))
         return events
 
@@ -203,9 +203,10 @@ class Session:
         return []
 
     def close(self) -> None:
-        """Ends the session from this side and says so."""
+        """Ends the session from this side; tells the peer, but no stranger."""
         if self.state is not State.CLOSED:
-            self._end(LinkDown("link: closed by this controller."), Farewell.CLOSING)
+            known = self.state is not State.HELLO
+            self._end(LinkDown("link: closed by this controller."), Farewell.CLOSING if known else None)
 
     # Frames
 
@@ -322,6 +323,9 @@ class Session:
         self.state, self.peer = State.UP, self._met
         self._most_bytes = self._limits.frame_bytes
         self._asked = Credit(self._met.limits)
+        rest, self._received = self._received.unread(), ReceiveBuffer()
+        self._received.writable()[: len(rest)] = rest
+        self._received.received(len(rest))
         events.append(Up(self._met))
 
     # Ends

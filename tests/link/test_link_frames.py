@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from link_samples import BLOCKS, MESSAGES, write_of
 
 from hwvirt.buffers import joined
 from hwvirt.errors import LinkError, LocalLinkError, PeerError
@@ -17,6 +16,7 @@ from hwvirt.link import messages as m
 from hwvirt.link.codec import Kind, decode, encode
 from hwvirt.link.errors import CorruptFrame, WrongVersion
 from hwvirt.link.wire import HEADER_BYTES, Body, read_header, whole_body, write_frame
+from tests.link.link_samples import BLOCKS, MESSAGES, write_of
 
 _MOST = 1 << 20
 _PLACE = "there"

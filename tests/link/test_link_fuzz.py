@@ -6,8 +6,6 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from link_samples import MESSAGES
-from pair import SECRET, LinkPair, feed
 
 from hwvirt.errors import LinkError
 from hwvirt.link.codec import encode
@@ -16,6 +14,8 @@ from hwvirt.link.events import Asked, Ended, Event
 from hwvirt.link.messages import Flush
 from hwvirt.link.session import Session
 from hwvirt.link.wire import write_frame
+from tests.link.link_samples import MESSAGES
+from tests.link.pair import SECRET, LinkPair, feed
 
 _ARENA_BYTES = 1 << 18
 _OVERHEARD = LinkPair.up()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from link_samples import MESSAGES, write_of
-from pair import SECRET, LinkPair, feed, frames_of
 
 from hwvirt.link.codec import Kind, encode
 from hwvirt.link.config import Identity, LinkTiming, Role
@@ -13,6 +11,8 @@ from hwvirt.link.events import Ended, Event, LinkStatistics, Up
 from hwvirt.link.messages import Hello, Message, Proof
 from hwvirt.link.session import Session, State
 from hwvirt.link.wire import HEADER_BYTES, write_frame
+from tests.link.link_samples import MESSAGES, write_of
+from tests.link.pair import SECRET, LinkPair, feed, frames_of
 
 _SAME_SECRET = "Give both controllers the same secret."
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from link_samples import BLOCKS, MESSAGES, REQUESTS, write_of
-from pair import LinkPair, feed, frames_of
 
 from hwvirt.buffers import joined
 from hwvirt.errors import LocalLinkError, PeerError
@@ -17,6 +15,8 @@ from hwvirt.link.errors import CorruptFrame, LinkDown
 from hwvirt.link.events import Asked, Ended
 from hwvirt.link.session import State
 from hwvirt.link.wire import HEADER_BYTES, write_frame
+from tests.link.link_samples import BLOCKS, MESSAGES, REQUESTS, write_of
+from tests.link.pair import LinkPair, feed, frames_of
 
 _WRITTEN = m.Written(1, [m.Placement(0, 1, 5)])
 _FEW = LinkLimits(requests=2, request_bytes=16384, frame_bytes=8192)

@@ -1,0 +1,1 @@
+"""Tests of the second path: frames, sessions, endpoints."""

@@ -1,0 +1,112 @@
+"""Whoever reaches the port and is not the peer: bounded, and without effect on the peer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from hwvirt.link import messages as m
+from hwvirt.link.codec import encode
+from hwvirt.link.config import LinkTiming, Role
+from hwvirt.link.wire import write_frame
+from tests.link.link_rig import LinkRig, play, soon
+from tests.link.link_samples import MESSAGES
+
+
+@asynccontextmanager
+async def _stranger(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def _throw(port: int, data: bytes) -> None:
+    """Connects, says it, and waits until the other side has hung up."""
+    async with _stranger(port) as (reader, writer):
+        writer.write(data)
+        with suppress(ConnectionError):
+            writer.write_eof()
+            await reader.read()
+
+
+def test_garbage_at_the_port_leaves_a_good_session_unharmed() -> None:
+    chance = random.Random(42)
+    hello = b"".join(write_frame(0, 0, 0, encode(MESSAGES[0])))
+
+    def garbage() -> bytes:
+        match chance.randrange(3):
+            case 0:
+                return chance.randbytes(chance.randrange(1, 2000))
+            case 1:
+                return hello + chance.randbytes(chance.randrange(200))
+            case _:
+                return hello[: chance.randrange(len(hello))] + chance.randbytes(40)
+
+    async def story(rig: LinkRig) -> None:
+        a, b = await rig.pair()
+        for _ in range(60):
+            await asyncio.gather(*(_throw(b.port, garbage()) for _ in range(10)), a.request(m.Flush(1)))
+        assert b.statistics.refused_peers > 400
+        assert (b.statistics.reconnects, b.statistics.corrupt) == (0, 0)
+        assert await a.request(m.Flush(2)) == m.Flushed(2)
+
+    rig = play(story)
+    assert len(rig.told("link.refused")) < 20
+
+
+def test_strangers_cost_no_memory_once_they_are_gone() -> None:
+    async def story(rig: LinkRig) -> None:
+        b = await rig.endpoint(Role.LISTEN)
+        tracemalloc.start()
+        try:
+            await asyncio.gather(*(_throw(b.port, b"junk" * 100) for _ in range(50)))
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(4):
+                await asyncio.gather(*(_throw(b.port, b"junk" * 100) for _ in range(50)))
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] - before < 100_000
+        finally:
+            tracemalloc.stop()
+
+    play(story)
+
+
+def test_silent_connection_is_closed_at_the_deadline() -> None:
+    async def story(rig: LinkRig) -> None:
+        b = await rig.endpoint(Role.LISTEN)
+        async with _stranger(b.port) as (reader, _):
+            assert await reader.read() == b""
+        assert b.last_error is not None
+        assert b.last_error.reason.endswith("did not prove itself within 0.3 s.")
+
+    play(story)
+
+
+def test_many_silent_connections_do_not_keep_the_peer_out() -> None:
+    async def story(rig: LinkRig) -> None:
+        b = await rig.endpoint(Role.LISTEN, timing=LinkTiming(handshake_s=60))
+        async with AsyncExitStack() as stack:
+            strangers = [await stack.enter_async_context(_stranger(b.port)) for _ in range(40)]
+            a = await rig.endpoint(Role.CONNECT, b.port)
+            await asyncio.gather(a.wait_up(soon()), b.wait_up(soon()))
+            for reader, _ in strangers[:20]:
+                assert await reader.read() == b""
+
+    play(story)
+
+
+def test_port_is_free_again_after_close() -> None:
+    async def story(rig: LinkRig) -> None:
+        a, b = await rig.pair()
+        await b.close()
+        again = await rig.endpoint(Role.LISTEN, b.port)
+        await asyncio.gather(a.wait_up(soon()), again.wait_up(soon()))
+
+    play(story)
