@@ -58,4 +58,4 @@ def write_line(stream: TextIO, text: str) -> None:
 
 
 def _line(elapsed_s: float, source: str, text: str) -> str:
-    return clean(f"{elapsed_s:>8.1f}s  {source:<8} {text}".rstrip())
+    return f"{elapsed_s:>8.1f}s  {clean(source):<8} {clean(text)}".rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import TextIO
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.text import Text
+from typing_extensions import override
 
 from hwvirt.console.model import ConsoleModel
 from hwvirt.console.view import view
@@ -33,12 +35,20 @@ def wants_screen(stream: TextIO, live: LiveMode) -> bool:
     return able and stream.isatty() and (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
+class _Terminal(RichConsole):
+    """rich ends the program and takes stdout away when its reader is gone; here that is an error like any other."""
+
+    @override
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class Screen:
     """One view on one terminal. Text is never taken for markup. Painting takes milliseconds: not for every event."""
 
     def __init__(self, stream: TextIO, model: ConsoleModel) -> None:
         self._model = model
-        self._terminal = RichConsole(
+        self._terminal = _Terminal(
             file=stream, force_terminal=True, markup=False, highlight=False, emoji=False, legacy_windows=False
         )
         self._live = Live(
@@ -65,6 +75,8 @@ class Screen:
 
     def stop(self) -> None:
         """Gives the terminal back. Idempotent."""
+        if self._live.is_started:
+            self._terminal.clear()  # what a resized tmux remembers of this screen would show up in the scrollback
         self._live.stop()
 
     def print(self, rows: Iterable[Text]) -> None:

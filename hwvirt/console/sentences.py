@@ -52,9 +52,9 @@ def _facts(fields: Fields) -> str:
 
 
 def _tone_of_name(name: str) -> Tone:
-    if name.endswith((".failed", ".error", ".lost")):
+    if name.endswith(("failed", "error", "lost", "mismatch")):
         return Tone.BAD
-    return Tone.WARNING if name.endswith((".refused", ".dropped", ".stale", ".late")) else Tone.PLAIN
+    return Tone.WARNING if name.endswith(("refused", "dropped", "stale", "late", "unreachable")) else Tone.PLAIN
 
 
 def _rig_started(fields: Fields) -> tuple[str, Tone]:

@@ -52,11 +52,11 @@ def number(value: float) -> str:
 
 def compact(value: float) -> str:
     """At most five characters: 950 → "950", 34120 → "34.1k", 1200000 → "1.2M"."""
-    for unit in ("", "k", "M"):
-        if abs(value) < 999.5:
-            return f"{value:.0f}" if not unit or value >= 99.95 else f"{value:.1f}{unit}"
+    for unit in ("", "k", "M", "G"):
+        if value < 999.5 or unit == "G":
+            break
         value /= 1000
-    return f"{value:.1f}G"
+    return f"{value:.0f}{unit}" if not unit or value >= 99.95 else f"{value:.1f}{unit}"
 
 
 def per_second_mb(bytes_per_second: float) -> str:
@@ -66,8 +66,8 @@ def per_second_mb(bytes_per_second: float) -> str:
 
 
 def micros(value: float | None) -> str:
-    """A latency given in microseconds, at most five characters: "90µs", "1.2ms", "12ms", "3.4s"; "-" without one."""
-    if value is None:
+    """A latency given in microseconds, at most five characters: "90µs", "1.2ms", "12ms", "3.4s"; "-" for none or 0."""
+    if not value:
         return "-"
     for unit, factor in (("µs", 1.0), ("ms", 1e3), ("s", 1e6)):
         scaled = value / factor
@@ -108,9 +108,11 @@ def spread(left: Text, right: Text, width: int) -> Text:
     right = right.copy()
     right.truncate(width, overflow="ellipsis")
     room = width - right.cell_len
+    if room < 2:
+        return line(" " * room, right)
     left = left.copy()
-    left.truncate(max(0, room - 1), overflow="ellipsis", pad=True)
-    return line(left, " " * min(1, room), right)
+    left.truncate(room - 1, overflow="ellipsis", pad=True)
+    return line(left, " ", right)
 
 
 def bar(fraction: float, width: int, style: str) -> Text:

@@ -41,7 +41,8 @@ def controller_pane(model: ConsoleModel, controller: Controller, now: float, wid
     silence = f"silent for {clock(controller.silent_s(now))}" if state == "silent" else ""
     title.append(f"  {silence or state if state != 'up' else f'pid {report.pid}'}", "dim" if state == "up" else "red")
     disk = report.disk
-    foot = line((disk_name(model, controller) + (f" · {size(disk.blocks * disk.block_bytes)}" if disk else ""), "dim"))
+    room = f" · {size(disk.blocks * disk.block_bytes)}" if disk and disk.blocks else ""
+    foot = line((disk_name(model, controller) + room, "dim"))
     mapped, unflushed = number(report.mapped_blocks), size(report.unflushed_bytes)
     sense = label("last sense", controller.last_sense or "none", "yellow" if controller.last_sense else "")
     errors = label("errors", number(report.errors), "bold yellow" if report.errors else "")

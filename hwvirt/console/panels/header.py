@@ -28,7 +28,8 @@ def verdict_so_far(model: ConsoleModel) -> Text:
         good = model.outcome.exit_code == 0
         return line(("● " if good else "✗ ", "green" if good else "bold red"), (model.outcome.verdict, "bold"))
     if model.broken:
-        return line(("✗ broken: " + ", ".join(model.broken), "bold red"))
+        broken = ", ".join(model.broken) if len(model.broken) < 3 else f"{len(model.broken)} properties"
+        return line((f"✗ broken: {broken}", "bold red"))
     if model.failures:
         return line(("✗ a step failed", "bold red"))
     if model.verdicts:

@@ -32,12 +32,10 @@ def link_state(model: ConsoleModel) -> str:
 def topology_line(model: ConsoleModel, now: float, width: int) -> Text:
     """All of it on one line."""
     picture = line(*_host(model, 2))
-    for index, controller in enumerate(model.controllers.values()):
+    for index, (name, state, disk) in enumerate(_nodes(model, now)):
         if index:
             picture.append(_wire(model, width=2 if width < 100 else 8))
-        picture.append(line(mark(controller_state(controller, now)), " ", (controller.name, "bold")))
-        if disk := disk_name(model, controller):
-            picture.append(line((f" ({disk})", "dim")))
+        picture.append(line(mark(state), " ", (name, "bold"), (f" ({disk})" if disk else "", "dim")))
     picture.truncate(width, overflow="ellipsis")
     return picture
 
@@ -46,12 +44,11 @@ def topology_picture(model: ConsoleModel, now: float, width: int) -> list[Text]:
     """Three lines, in the middle of `width`: the paths, and under each controller its disk."""
     paths = line(*_host(model, 7))
     stems, disks = Text(), Text()
-    for index, controller in enumerate(model.controllers.values()):
+    for index, (name, state, disk) in enumerate(_nodes(model, now)):
         if index:
             paths.append(_wire(model, width=9))
         column = paths.cell_len
-        paths.append(line(mark(controller_state(controller, now)), " ", (controller.name, "bold")))
-        disk = disk_name(model, controller)
+        paths.append(line(mark(state), " ", (name, "bold")))
         stems.pad_right(column - stems.cell_len)
         stems.append("┃" if disk else " ", "bright_black")
         disks.pad_right(max(1 if index else 0, column - len(disk) // 2 - disks.cell_len))
@@ -67,6 +64,14 @@ def disk_name(model: ConsoleModel, controller: Controller) -> str:
     return named or (disk.name if disk else "")
 
 
+def _nodes(model: ConsoleModel, now: float) -> list[tuple[str, str, str]]:
+    """Name, state and disk of each controller, and of a peer that is only heard of."""
+    controllers = model.controllers.values()
+    nodes = [(c.name, controller_state(c, now), disk_name(model, c)) for c in controllers]
+    peers = {c.report.link.peer for c in controllers if c.report and c.report.link} - {"", *model.controllers}
+    return [*nodes, *((peer, "", "") for peer in sorted(peers))]
+
+
 def _host(model: ConsoleModel, dashes: int) -> list[str | tuple[str, str]]:
     path = f" {model.topology.host} " if model.topology.host else ""
     dash = "─" * dashes
@@ -78,7 +83,7 @@ def _wire(model: ConsoleModel, width: int) -> Text:
     links = [c.report.link for c in model.controllers.values() if c.report and c.report.link]
     kind = model.topology.link or next((link.kind for link in links if link.kind), "link")
     told = kind if state == "up" else f"{kind} {state or 'not up yet'}"
-    if state == "up" and links and links[0].rtt_us is not None:
+    if state == "up" and links and links[0].rtt_us:
         told = f"{kind} {micros(links[0].rtt_us)}"
     style, dash = state_style(state), _LINK_BARS.get(state, "╌")
     return line(" ", (dash * width, style), f" {told} ", (dash * width, style), ("▶ ", style))

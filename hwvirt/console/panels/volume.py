@@ -66,8 +66,9 @@ def _count(name: str, count: int) -> Text:
 def store_bar(store: StoreReport, width: int) -> Text:
     """The room on the second disk: live, freed but not yet reusable, free; what exists is at least one cell wide."""
     total = max(1, store.live + store.freed + store.free)
-    live, freed = (max(min(1, count), round(count / total * width)) for count in (store.live, store.freed))
-    live, freed = min(live, width), min(freed, width - min(live, width))
+    freed = max(min(1, store.freed), round(store.freed / total * width))
+    live = max(min(1, store.live), min(round(store.live / total * width), width - freed))
+    freed = min(freed, width - live)
     return line(("█" * live, "bright_cyan"), ("▓" * freed, "yellow"), ("░" * (width - live - freed), "bright_black"))
 
 
@@ -89,7 +90,7 @@ def find_store(model: ConsoleModel) -> StoreReport | None:
 def _shade(fraction: float) -> str:
     if fraction <= 0:
         return "·"
-    return "░▒▓█"[min(3, int(fraction * 4))]
+    return "░▒▓"[int(fraction * 3)] if fraction < 1 else "█"
 
 
 def _colour(fraction: float) -> str:
