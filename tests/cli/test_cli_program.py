@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,9 +137,13 @@ def test_new_rig_with_an_unusable_name_is_usage(name: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reader_that_went_away_is_no_broken_property() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["rich notices", "we notice"])
+def test_reader_that_went_away_is_no_broken_property(unbuffered: str) -> None:
     command = [*PROGRAM, "check", "rigs/own.yaml"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

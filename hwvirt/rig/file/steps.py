@@ -178,7 +178,7 @@ def _block_range(item: Item, volume_blocks: int) -> BlockRange:
         raise item.error(f"{item.text()!r} is no number of blocks; write it like 8 or 1..16")
     least, most = int(match[1]), int(match[2] or match[1])
     if not 1 <= least <= most:
-        raise item.error(f"{least}..{most} is an empty range; the first number is at least 1, the second not smaller")
+        raise item.error(f"{least}..{most} is no range; the first number is at least 1, the second not smaller")
     if most > volume_blocks:
         raise item.error(f"{most} blocks do not fit the volume, which has {volume_blocks}")
     return BlockRange(least, most)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwvirt.errors import ExitCode, RigFileError, UsageError
 from hwvirt.rig.file import load_rig, parse_rig
@@ -31,6 +33,9 @@ scenarios:
       - judge: all
     expect: {acknowledged: ">= 10", mismatches: 0}
 """
+
+TOKENS = ("", "{", "}", "[", "]", ": ", ", ", "- ", "0", "-1", "~")
+TOKENS += ("{}", "own", "b/0", "\n", "  ", "&x ", "*x", "!!", "\t", "\0", "1.5")
 
 # What is wrong: (what the good rig says, what the bad one says instead, the whole message behind "rig.yaml:")
 MISTAKES = {
@@ -329,8 +334,14 @@ MISTAKES = {
     "range that is none": (
         "1..8",
         "8..1",
-        "16:56: scenarios[0].steps[2].workload.blocks: 8..1 is an empty range; the first number is at least 1, "
-        "the second not smaller",
+        "16:56: scenarios[0].steps[2].workload.blocks: 8..1 is no range; the first number is at least 1, the second not "
+        "smaller",
+    ),
+    "range that begins with nothing": (
+        "1..8",
+        "0..8",
+        "16:56: scenarios[0].steps[2].workload.blocks: 0..8 is no range; the first number is at least 1, the second not "
+        "smaller",
     ),
     "range that is no number": (
         "1..8",
@@ -527,3 +538,16 @@ def test_file_that_is_not_text_is_told_where(tmp_path: Path) -> None:
 def test_file_of_another_shape_is_refused(text: str) -> None:
     with pytest.raises(RigFileError):
         parse_rig(text, Path("rig.yaml"))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 8), st.sampled_from([*TOKENS])), min_size=1, max_size=4))
+def test_damaged_file_is_a_located_error_or_still_a_rig(damages: list[tuple[int, int, str]]) -> None:
+    text = GOOD
+    for offset, length, token in damages:
+        text = text[:offset] + token + text[offset + length :]
+    try:
+        parse_rig(text, Path("rig.yaml"))
+    except RigFileError as error:
+        assert 1 <= error.line <= text.count("\n") + 1
+        assert error.column >= 1
