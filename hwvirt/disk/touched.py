@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hwvirt.buffers import joined
 from hwvirt.scsi import opcodes
-from hwvirt.scsi.cdb import UNMAP_DESCRIPTOR, UNMAP_HEADER
 from hwvirt.scsi.command import Command
+from hwvirt.scsi.parameters import decode_unmap_list
 from hwvirt.scsi.volume import Extent
 
 __all__ = ["touched"]
@@ -29,6 +29,7 @@ def touched(command: Command) -> list[Extent]:
 
 
 def _unmapped(parameters: bytes) -> list[Extent]:
-    body = parameters[UNMAP_HEADER.size :]
-    whole = len(body) // UNMAP_DESCRIPTOR.size * UNMAP_DESCRIPTOR.size
-    return [Extent(lba, blocks) for lba, blocks in UNMAP_DESCRIPTOR.iter_unpack(body[:whole])]
+    try:
+        return decode_unmap_list(parameters)
+    except ValueError:  # the disk will refuse it
+        return []

@@ -93,18 +93,18 @@ class DiskVolume:
     async def write(
         self, writes: Sequence[Write], durability: Durability = Durability.VOLATILE
     ) -> list[CheckCondition | None]:
-        """Neighbours in the batch are one WRITE(16). Durable: with FUA, or with a flush behind where the disk has no FUA."""
+        """Neighbours in the batch are one WRITE(16). Durable: with FUA, or with a flush behind where that is better."""
         extents = [Extent(lba, length(data) // self.block_bytes) for lba, data in writes]
         self._refuse_outside(extents)
         if self.access is Access.READ_ONLY:
             return [CheckCondition(WRITE_PROTECTED.at(lba)) for lba, _ in extents]
         fua = durability is Durability.DURABLE
-        if fua and not self.facts.fua:
+        if fua and (self._disk.quick or not self.facts.fua):  # a quick disk is kept busy by its flush only, not by FUA
             results = await self.write(writes)
             unsafe = await self.flush()
             return [result or unsafe for result in results]
         plan = list(runs(extents, self._max_blocks))
-        outcomes = await self._transfer([self._writes(run, writes, fua) for run in plan], self._disk.quick and not fua)
+        outcomes = await self._transfer([self._writes(run, writes, fua) for run in plan], self._disk.quick)
         results = []
         for run, outcome in zip(plan, outcomes, strict=True):
             items = writes[run.first : run.first + run.items]

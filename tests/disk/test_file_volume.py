@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from diskkit import Model, condition, contents, neighbourly, run_without_suspending, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from hwvirt.buffers import Buffer
 from hwvirt.disk.file import FileVolume
 from hwvirt.scsi.status import SenseKey
 from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Write
+from tests.disk.diskkit import Model, condition, contents, neighbourly, run_without_suspending, steps
 
 BLOCK = 512
 BLOCKS = 64

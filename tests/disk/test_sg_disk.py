@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from fakekernel import Answer, FakeKernel, Seen
 
 from hwvirt.buffers import joined
 from hwvirt.disk import passthrough
@@ -20,6 +19,7 @@ from hwvirt.scsi.sense import decode_sense
 from hwvirt.scsi.status import SenseKey, Status
 from hwvirt.scsi.volume import Access
 from hwvirt.units import Deadline
+from tests.disk.fakekernel import Answer, FakeKernel, Seen
 
 READ = Command(read_16(5, 1), data_in_length=512)
 WRITE = Command(write_16(5, 1), (b"w" * 512,))

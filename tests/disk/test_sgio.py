@@ -6,10 +6,10 @@ import ctypes
 import errno
 
 import pytest
-from fakekernel import Answer, FakeKernel
 
 from hwvirt.disk.sgio import SgIoHdr, SgIovec, sg_io
 from hwvirt.scsi.command import Command
+from tests.disk.fakekernel import Answer, FakeKernel
 
 READ = bytes.fromhex("88000000000000000000000000080000")
 WRITE = bytes.fromhex("8a000000000000000000000000080000")
