@@ -12,11 +12,10 @@ from typing import Final
 from hwvirt.scsi import opcodes
 from hwvirt.scsi.command import Command
 from hwvirt.scsi.opcodes import Effect
+from hwvirt.scsi.parameters import encode_unmap_list
 from hwvirt.scsi.volume import Extent
 
 __all__ = [
-    "UNMAP_DESCRIPTOR",
-    "UNMAP_HEADER",
     "describe",
     "inquiry",
     "medium_changing",
@@ -37,9 +36,6 @@ _FUA: Final = 0x08
 _UNMAP: Final = 0x08
 _NDOB: Final = 0x01
 _DEFAULT_TIMEOUT_S: Final = 30.0
-
-UNMAP_HEADER: Final = Struct(">HH4x")  # bytes after the first field, bytes of descriptors. SBC-4 5.35.2
-UNMAP_DESCRIPTOR: Final = Struct(">QI4x")  # LBA, blocks
 
 
 def read_16(lba: int, blocks: int) -> bytes:
@@ -63,7 +59,7 @@ def synchronize_cache_16() -> bytes:
 
 
 def write_same_16(lba: int, blocks: int, unmap: bool = False) -> bytes:
-    """WRITE SAME(16), which takes one block of data; with `unmap` and zeroes the device may deallocate the blocks instead."""
+    """WRITE SAME(16), which takes one block of data; with `unmap` and zeroes the device may deallocate instead."""
     return _EXTENT_16(0x93, _UNMAP if unmap else 0, lba, blocks, 0)
 
 
@@ -73,12 +69,8 @@ def write_same_16_unmap(lba: int, blocks: int) -> Command:
 
 
 def unmap(extents: Sequence[Extent]) -> Command:
-    """UNMAP with its parameter list. Raises ValueError for more than 4095 extents, which one list cannot hold."""
-    size = UNMAP_DESCRIPTOR.size * len(extents)
-    if len(extents) > 4095:
-        raise ValueError(f"{len(extents)} extents are too many for one UNMAP")
-    descriptors = [UNMAP_DESCRIPTOR.pack(lba, blocks) for lba, blocks in extents]
-    parameters = b"".join((UNMAP_HEADER.pack(size + 6, size), *descriptors))
+    """UNMAP with its parameter list. Raises ValueError for more than 4095 extents."""
+    parameters = encode_unmap_list(extents)
     return Command(opcodes.UNMAP.encode(parameter_list=len(parameters)), (parameters,))
 
 

@@ -75,7 +75,7 @@ class Layout:
         return self._named.to_bytes(self.size, "big")
 
     def encode(self, **values: int) -> bytes:
-        """The bytes; a field without a value is zero. Raises ValueError for a value out of range, TypeError for no such field."""
+        """Fields without a value are zero. Raises ValueError for a value out of range, TypeError for an unknown one."""
         number = 0
         for name, shift, most in self._places:
             value = values.pop(name, 0)

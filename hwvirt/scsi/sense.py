@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from typing_extensions import override
+
 from hwvirt.scsi.layout import Bits, Int, Layout
 from hwvirt.scsi.status import SenseKey
 
@@ -71,6 +73,7 @@ class Sense:
         """The same sense with `lba` in INFORMATION."""
         return replace(self, information=lba)
 
+    @override
     def __str__(self) -> str:
         """For people: "medium error, unrecovered read error (3/11/00), information 0x1f400"."""
         name = _NAMES.get((self.asc, self.ascq))
@@ -99,9 +102,9 @@ def _sense(key: SenseKey, asc: int, ascq: int, name: str) -> Sense:
 
 NO_SENSE = _sense(SenseKey.NO_SENSE, 0x00, 0x00, "no additional sense")
 
-NOT_READY = _sense(SenseKey.NOT_READY, 0x04, 0x00, "logical unit not ready, cause not reportable")
-BECOMING_READY = _sense(SenseKey.NOT_READY, 0x04, 0x01, "logical unit is in process of becoming ready")
-INITIALIZING_COMMAND_REQUIRED = _sense(SenseKey.NOT_READY, 0x04, 0x02, "logical unit not ready, initializing command required")
+NOT_READY = _sense(SenseKey.NOT_READY, 0x04, 0x00, "not ready, cause not reportable")
+BECOMING_READY = _sense(SenseKey.NOT_READY, 0x04, 0x01, "in process of becoming ready")
+INITIALIZING_COMMAND_REQUIRED = _sense(SenseKey.NOT_READY, 0x04, 0x02, "not ready, initializing command required")
 
 UNRECOVERED_READ_ERROR = _sense(SenseKey.MEDIUM_ERROR, 0x11, 0x00, "unrecovered read error")
 WRITE_ERROR = _sense(SenseKey.MEDIUM_ERROR, 0x0C, 0x00, "write error")
