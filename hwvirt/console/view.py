@@ -38,7 +38,11 @@ def narrow(model: ConsoleModel, now: float, width: int, height: int) -> Group:
         [header(model, now, width)],
         [step_title(model), *step_rows(model, now, width)] if model.running else [],
         [topology_line(model, now, width), *controller_table(model, now, width)],
-        [link_line(model, now, width), strip_line(model, width), store_line(model, width)],
+        [
+            link_line(model, now, width),
+            *([strip_line(model, width)] if model.running or model.first_volume else []),
+            *([store_line(model, width)] if model.running or find_store(model) else []),
+        ],
         verdict_rows(model, width) if model.running else [],
     ]
     groups = [group for group in groups if group]
@@ -66,8 +70,11 @@ def wide(model: ConsoleModel, now: float, width: int, height: int) -> Group:
         used += 5
     roomy = height >= _WIDE_FROM[1] + 2
     bench = topology_picture(model, now, width) if roomy else [line(" ", topology_line(model, now, width - 2))]
-    parts += [*bench, _bench(model, now, width), _strip(model, width)]
-    used += len(bench) + _PANE_HEIGHT + 3
+    parts += [*bench, _bench(model, now, width)]
+    used += len(bench) + _PANE_HEIGHT
+    if model.running or model.first_volume:
+        parts.append(_strip(model, width))
+        used += 3
     store = find_store(model)
     if store:
         parts.append(framed([store_bar(store, inner)], line(("store", "bold")), width, foot=store_facts(store)))

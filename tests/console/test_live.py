@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import pytest
@@ -174,6 +175,12 @@ def test_live_mode_paints_no_more_than_five_times_a_second() -> None:
         assert stream.tell() == before
         live.tick(START + 13)
         assert stream.tell() > before
+
+
+def test_stdout_and_stderr_stay_the_program_s_own_while_live() -> None:
+    before = sys.stdout, sys.stderr
+    with console(io.StringIO(), LiveMode.ALWAYS):
+        assert (sys.stdout, sys.stderr) == before
 
 
 def test_the_terminal_is_given_back_when_the_run_raises() -> None:

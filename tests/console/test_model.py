@@ -63,6 +63,13 @@ def test_a_property_broken_once_stays_broken_and_what_was_checked_adds_up() -> N
     assert model.broken == ["content"]
 
 
+def test_a_broken_verdict_without_a_count_is_broken_for_good() -> None:
+    model = ConsoleModel()
+    for verdict in ("broken", "held"):
+        model.apply(event(1, "judge.verdict", property="fenced", verdict=verdict, checked=10, violations=0))
+    assert model.broken == ["fenced"]
+
+
 def test_faults_keep_their_last_state() -> None:
     assert told_run().faults == {"link cut": "healed"}
 

@@ -14,7 +14,7 @@ from hwvirt.console.panels.volume import store_bar, strip_cells
 from hwvirt.console.report import StoreReport
 from hwvirt.console.view import view
 
-from .consolekit import REPORT_A, SCENARIO, START, busy, event, rendered, told_run
+from .consolekit import REPORT_A, REPORT_B, SCENARIO, START, busy, event, rendered, told_run
 
 NOW = START + 12.0
 SIZES = [(80, 24), (100, 30), (119, 50), (120, 38), (140, 39), (140, 40), (200, 60)]
@@ -138,6 +138,15 @@ def test_one_controller_alone_fills_the_view_without_a_run() -> None:
         assert "controller a  pid 4711  up 0:12" in text
         assert "○ b" in text  # its peer, of which nothing more is known
         assert "properties" not in text and "scenario" not in text and "untouched" not in text
+
+
+def test_a_storing_controller_alone_shows_its_store_and_no_empty_strip() -> None:
+    model = ConsoleModel()
+    model.status("b", REPORT_B, NOW)
+    for width, height in ((80, 24), (140, 40)):
+        text = screen(model, width, height)
+        assert "4,096 live" in text
+        assert "redirected" not in text
 
 
 def test_many_controllers_and_units_leave_no_line_out_of_the_frame() -> None:
