@@ -11,6 +11,7 @@
           PeerError         4  the other end broke the protocol
         ControllerError     4  a daemon that did not start, answer or stop
           StateError        4  a state directory that cannot be used (locked, torn, other version)
+      RigError              4  a rig that did not do what it was told
       NothingRan            5  a verdict about nothing, or about less than was expected
 """
 
@@ -29,6 +30,7 @@ __all__ = [
     "LocalLinkError",
     "NothingRan",
     "PeerError",
+    "RigError",
     "RigFileError",
     "SafetyRefusal",
     "StateError",
@@ -105,6 +107,10 @@ class ControllerError(InfrastructureError):
 
 class StateError(ControllerError):
     """A state directory or one of its files cannot be used."""
+
+
+class RigError(InfrastructureError):
+    """The rig could not do a step, or a fault of it never struck."""
 
 
 class NothingRan(HwvirtError):

@@ -7,9 +7,13 @@ from typing import Literal
 
 import msgspec
 
+from hwvirt.disk.open import DiskKind
 from hwvirt.errors import UsageError
 
-__all__ = ["Config", "DiskConfig", "LinkConfig", "LunConfig", "NbdConfig", "StoreConfig", "load_config"]
+__all__ = ["Config", "DiskConfig", "LinkConfig", "LinkRole", "LunConfig", "NbdConfig", "StoreConfig", "load_config"]
+
+
+LinkRole = Literal["listen", "connect"]
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -21,7 +25,7 @@ class DiskConfig(_Strict, frozen=True):
 
     name: str
     path: str
-    kind: Literal["file", "sg"] = "file"
+    kind: DiskKind = "file"
     block_bytes: int = 4096
     witness: str = ""
 
@@ -48,7 +52,7 @@ class StoreConfig(_Strict, frozen=True):
 class LinkConfig(_Strict, frozen=True):
     """The second path: one side listens, the other connects. `secret_file` holds the shared secret."""
 
-    role: Literal["listen", "connect"]
+    role: LinkRole
     host: str
     port: int
     peer: str

@@ -116,7 +116,9 @@ class Controller:
     async def _flush_everything(self) -> None:
         """A clean stop loses nothing: what hosts were told is durable, or the log says what is not."""
         for number, unit in self.units.items():
-            if unit.volume is not None and (failed := await unit.volume.flush()):
+            if unit.redirect is not None and self.link is not None and not self.link.patient.ready:
+                self.trace.emit("controller.flush-failed", lun=number, reason="the other controller is not there")
+            elif unit.volume is not None and (failed := await unit.volume.flush()):
                 self.trace.emit("controller.flush-failed", lun=number, reason=str(failed))
         if self.store is not None:
             await self.store.flush(0)

@@ -64,6 +64,11 @@ class PatientLink:
         self._failed: LinkError | None = None
         self.store_epoch = 0
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests go out at once."""
+        return self._ready
+
     async def wait_ready(self, deadline: Deadline) -> None:
         """Returns when requests go out at once. Raises LinkError: what mending failed with, or the deadline's passing."""
         while not self._ready:

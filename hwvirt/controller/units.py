@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from hwvirt.controller.config import Config, LunConfig
 from hwvirt.controller.correlation import CorrelationMap
 from hwvirt.controller.forward import ForwardUnit
@@ -74,6 +76,7 @@ def _build(
             raise UsageError(f"controller {config.name}: LUN {lun.lun} is frozen, but LUN {lun.of} does not redirect.")
         window = Extent(source.config.lba, source.config.blocks)
         volume = DiskVolume(disk, window, size, access=Access.READ_ONLY)
+        lun = msgspec.structs.replace(lun, lba=window.lba, blocks=window.blocks)
         return Unit(lun, size, _served(config, lun, volume), volume)
     assert asker is not None
     first = DiskVolume(disk, Extent(lun.lba, lun.blocks), size)

@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
-from hwvirt.controller.config import Config, DiskConfig, LinkConfig, LunConfig, StoreConfig
+from hwvirt.controller.config import Config, DiskConfig, LinkConfig, LinkRole, LunConfig, StoreConfig
 from hwvirt.disk.loop import create_image
 from hwvirt.disk.loopdev import LoopDevice
 from hwvirt.errors import ControllerError, InfrastructureError
+from hwvirt.rig.cable import Cable
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.file.model import (
     ControllerSpec,
@@ -32,6 +33,7 @@ from hwvirt.rig.file.model import (
     Redirect,
     Rig,
 )
+from hwvirt.rig.file.scenario import CutLink, Workload
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
@@ -63,6 +65,7 @@ class Bench:
         self.trace = trace
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, Path] = {}
+        self.cable: Cable | None = None
         self._redirect_at_start = redirect_at_start
 
     async def bring_up(self, stack: AsyncExitStack) -> None:
@@ -80,6 +83,10 @@ class Bench:
             if disk.node is LoopNode.LOOP:
                 self.disks[name] = Path(stack.enter_context(LoopDevice(str(image), disk.block_bytes)).path)
         port = _free_port()
+        if _cuts_link(self.rig):
+            self.cable = Cable(port, self.trace)
+            await self.cable.start()
+            stack.push_async_callback(self.cable.close)
         secret = sockets / "secret"
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
@@ -89,8 +96,9 @@ class Bench:
             path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
             log = self.folder / f"{name}.log"
             self.machines[name] = Machine(name, config, log, ControlClient(name, Path(config.control), self.trace))
-        for machine in self.machines.values():
-            stack.push_async_callback(self.stop, machine.name)
+        # Undone in reverse: who needs the other to flush goes first.
+        for name in sorted(self.machines, key=lambda name: name == self._dialler()):
+            stack.push_async_callback(self.stop, name)
         await asyncio.gather(*(self.start(name) for name in self.machines))
 
     def _config(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int) -> Config:
@@ -101,9 +109,10 @@ class Bench:
         link = None
         if peers:
             # The one that needs the other to start connects; the other one listens.
-            role = "connect" if spec.name == self._dialler() else "listen"
+            role: LinkRole = "connect" if spec.name == self._dialler() else "listen"
             stall = self.rig.link.stall_s
-            link = LinkConfig(role, "127.0.0.1", port, peers[0], str(secret), stall)  # type: ignore[arg-type]  # two words
+            reached = self.cable.port if self.cable and role == "connect" else port
+            link = LinkConfig(role, "127.0.0.1", reached, peers[0], str(secret), stall)
         return Config(
             name=spec.name,
             state_dir=str(self.folder / "state" / spec.name),
@@ -243,6 +252,16 @@ def _refuse_what_is_not_built(rig: Rig) -> None:
         raise InfrastructureError(f"{rig.path}: this version runs Ethernet only.", next_step="Use link: {ethernet: {}}.")
     if rig.host.path is not HostPath.NBD:
         raise InfrastructureError(f"{rig.path}: this version reaches hosts by NBD only.", next_step="Use host: {path: nbd}.")
+
+
+def _cuts_link(rig: Rig) -> bool:
+    return any(
+        isinstance(fault.action, CutLink)
+        for scenario in rig.scenarios
+        for step in scenario.steps
+        if isinstance(step, Workload)
+        for fault in step.faults
+    )
 
 
 def _free_port() -> int:

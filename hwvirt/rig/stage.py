@@ -69,6 +69,15 @@ class Stage:
             found = self._units[end, number] = Unit(end, number, history)
         return found
 
+    def source_of(self, controller: str, lun: int) -> Unit:
+        """The unit whose first volume a frozen LUN shows; any other LUN's own unit."""
+        spec = self.rig.controllers[controller].luns[lun]
+        return self.unit(controller, spec.of if isinstance(spec, Frozen) else lun)
+
+    def judged_units(self) -> list[Unit]:
+        """Units that a host has changed or read: those with a history."""
+        return [unit for unit in self._units.values() if len(unit.history)]
+
     async def initiator(self, controller: str, lun: int) -> Initiator:
         """A path to a LUN, kept for later steps."""
         unit = self.unit(controller, lun)

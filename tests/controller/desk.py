@@ -29,7 +29,7 @@ class CountingVolume(FileVolume):
     changes = 0
     flush_failure: CheckCondition | None = None
 
-    async def write(self, writes, durability=None):  # type: ignore[no-untyped-def,override]  # as FileVolume
+    async def write(self, writes, durability=None):  # type: ignore[no-untyped-def]  # as FileVolume
         self.changes += len(writes)
         return await super().write(writes)
 
@@ -119,8 +119,8 @@ class Desk:
 
     def check_one_to_one(self) -> None:
         """The map and the ledger name the same blocks at the same positions, and every block is accounted for."""
-        from hwvirt.controller.recovery import _packed
         from hwvirt.controller.ledger import Kind
+        from hwvirt.controller.recovery import _packed
 
         rows = self.store.records.rows_of(0)
         live = rows[rows["kind"] == Kind.LIVE]

@@ -277,7 +277,8 @@ def test_a_read_of_a_position_that_was_given_up_is_an_error_never_other_data(tmp
         await desk.store.free(0, [old])
         await desk.store.flush(0)
         while desk.store.allocator.lap == old.generation:
-            (new,) = await desk.store.write(0, [Slice(2, 1, desk.store.allocator.cursor + 9)], [b"y" * BLOCK], array("I", [0]))
+            sequence = desk.store.allocator.cursor + 9
+            (new,) = await desk.store.write(0, [Slice(2, 1, sequence)], [b"y" * BLOCK], array("I", [0]))
             await desk.store.free(0, [new])
             await desk.store.flush(0)
         (result,) = await desk.store.read(0, [old])

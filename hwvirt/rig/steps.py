@@ -1,0 +1,233 @@
+"""What a rig does in each kind of step: one function for a kind, and a table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hwvirt.digest import block_digests
+from hwvirt.errors import RigError
+from hwvirt.host.initiator import Initiator
+from hwvirt.rig.evidence import gather, read_through
+from hwvirt.rig.faults import Faults, restart
+from hwvirt.rig.file.scenario import (
+    Backup,
+    Commit,
+    Crash,
+    Discard,
+    Fill,
+    Flush,
+    Judge,
+    Restart,
+    StartRedirect,
+    Step,
+    Workload,
+)
+from hwvirt.rig.judge.history import MarkKind
+from hwvirt.rig.judge.judge import judge
+from hwvirt.rig.judge.verdict import Outcome, Property, Verdict
+from hwvirt.rig.stage import Stage
+from hwvirt.rig.workload import Counts, Mix, WorkloadPlan, fill, run_workload
+from hwvirt.trace import Trace
+
+__all__ = ["STEPS", "Performance", "name_of"]
+
+_PROGRESS_EVERY = 64
+_BACKUP_BLOCKS_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Performance:
+    """One run as it goes on: the stage, and what came out so far."""
+
+    stage: Stage
+    trace: Trace
+    seed: int
+    replay: str
+    counts: Counts = field(default_factory=Counts)
+    verdicts: dict[Property, Verdict] = field(default_factory=dict)
+    workloads: int = 0
+
+    def add(self, counts: Counts) -> None:
+        """Counts of one step join those of the run."""
+        for name in Counts.__dataclass_fields__:
+            setattr(self.counts, name, getattr(self.counts, name) + getattr(counts, name))
+
+    def progress(self, total: int) -> Callable[[int, Counts], None]:
+        """Tells the trace how far a step is, now and then."""
+
+        def tell(submitted: int, counts: Counts) -> None:
+            if submitted % _PROGRESS_EVERY == 0 or submitted == total:
+                facts = {name: getattr(counts, name) for name in Counts.__dataclass_fields__}
+                self.trace.emit("step.progress", done=submitted, total=total, **facts)
+
+        return tell
+
+
+async def _fill(run: Performance, step: Fill) -> None:
+    path = await run.stage.initiator(step.controller, step.lun)
+    unit = run.stage.unit(step.controller, step.lun)
+    total = -(-path.blocks * path.block_bytes // (1 << 20))
+    run.add(await fill(path, unit.history, on_progress=run.progress(total)))
+
+
+async def _redirect(run: Performance, step: StartRedirect) -> None:
+    unit = run.stage.unit(step.controller, step.lun)
+    await _control(run, step.controller).call("redirect", lun=step.lun)
+    run.stage.redirection_began(unit)
+
+
+async def _commit(run: Performance, step: Commit) -> None:
+    await _control(run, step.controller).call("commit", lun=step.lun, wait=True)
+    run.stage.unit(step.controller, step.lun).history.mark(MarkKind.COMMIT)
+
+
+async def _discard(run: Performance, step: Discard) -> None:
+    await _control(run, step.controller).call("discard", lun=step.lun)
+    run.stage.unit(step.controller, step.lun).history.mark(MarkKind.DISCARD)
+
+
+async def _flush(run: Performance, step: Flush) -> None:
+    path = await run.stage.initiator(step.controller, step.lun)
+    unit = run.stage.unit(step.controller, step.lun)
+    run.add(await run_workload(path, WorkloadPlan(1, 1, 1, 1, Mix(flush=100), run.seed), unit.history))
+
+
+async def _workload(run: Performance, step: Workload) -> None:
+    stage = run.stage
+    path = await stage.initiator(step.controller, step.lun)
+    unit = stage.unit(step.controller, step.lun)
+    run.workloads += 1
+    mix = Mix(write=step.mix.write, read=step.mix.read, flush=step.mix.flush, unmap=step.mix.unmap)
+    # Each workload of a run does other operations; the same run does the same ones again.
+    plan = WorkloadPlan(step.ops, step.depth, step.blocks.least, step.blocks.most, mix, run.seed + run.workloads)
+    faults = Faults(stage, step.faults, step.ops, run.trace)
+    tell = run.progress(step.ops)
+
+    def on_progress(submitted: int, counts: Counts) -> None:
+        tell(submitted, counts)
+        faults.progress(submitted, counts)
+
+    async def reconnect() -> Initiator:
+        await faults.finish()
+        return await stage.initiator(step.controller, step.lun)
+
+    stop = asyncio.Event()
+    work = run_workload(path, plan, unit.history, on_progress=on_progress, stop=stop, reconnect=reconnect)
+    if step.alongside is None:
+        counts = await work
+    else:
+        backup = asyncio.ensure_future(_backup_until(run, step.alongside, finished := asyncio.Event()))
+        try:
+            counts = await work
+        finally:
+            finished.set()
+            await backup
+    await faults.finish()
+    run.add(counts)
+    if faults.unfired:
+        raise RigError(
+            f"faults that never struck: {', '.join(faults.unfired)}.",
+            next_step="Give the workload more operations, or the faults an earlier moment.",
+        )
+
+
+async def _backup_until(run: Performance, step: Backup, finished: asyncio.Event) -> None:
+    """Reads the frozen LUN over and over, at least once, until the workload has finished."""
+    while True:
+        await _backup(run, step)
+        if finished.is_set():
+            return
+
+
+async def _backup(run: Performance, step: Backup) -> None:
+    """A backup client: every block from end to end; a block that is not the original is a broken `frozen`."""
+    stage = run.stage
+    path = await stage.initiator(step.controller, step.lun)
+    unit = stage.source_of(step.controller, step.lun)
+    if unit.baseline is None:
+        raise RigError(
+            f"backup of {step.controller}/{step.lun}: redirection has not begun, so there is no original to compare with.",
+            next_step="Put a `redirect` step before it.",
+        )
+    chunk = max(1, _BACKUP_BLOCKS_BYTES // path.block_bytes)
+    for lba in range(0, path.blocks, chunk):
+        blocks = min(chunk, path.blocks - lba)
+        found = block_digests([await read_through(path, lba, blocks)], path.block_bytes)
+        expected = unit.baseline.digests[lba : lba + blocks]
+        if found != expected:
+            wrong = np.flatnonzero(np.array(found) != np.array(expected))
+            run.counts.mismatches += len(wrong)
+            run.trace.emit("backup.mismatch", lun=step.lun, lba=lba + int(wrong[0]), blocks=len(wrong))
+    run.trace.emit("backup.read", lun=step.lun, blocks=path.blocks)
+
+
+async def _restart(run: Performance, step: Restart | Crash) -> None:
+    await restart(run.stage, step)
+
+
+async def _judge(run: Performance, step: Judge) -> None:
+    wanted = tuple(Property(name.value) for name in step.properties) if step.properties else tuple(Property)
+    loop = asyncio.get_running_loop()
+    found: dict[Property, list[Verdict]] = {}
+    for unit in run.stage.judged_units():
+        evidence = await gather(run.stage, unit, run.replay)
+        for verdict in await loop.run_in_executor(None, judge, evidence, wanted):
+            found.setdefault(verdict.property, []).append(verdict)
+    for name in wanted:
+        verdict = _together(name, found.get(name, []))
+        if verdict.outcome is Outcome.NOT_CHECKED and step.properties is None:
+            continue  # `all` means: all that can be asked at this point
+        run.verdicts[name] = _together(name, [verdict, *([run.verdicts[name]] if name in run.verdicts else [])])
+        run.trace.emit(
+            "judge.verdict",
+            property=name.value,
+            verdict=verdict.outcome.value,
+            checked=verdict.checked,
+            violations=verdict.total,
+        )
+
+
+def _together(name: Property, verdicts: Iterable[Verdict]) -> Verdict:
+    """One verdict of several about the same property: broken if one is, held if one is and none is broken."""
+    known = list(verdicts)
+    if not known:
+        return Verdict(name, Outcome.NOT_CHECKED, 0, reason="no logical unit was used")
+    for outcome in (Outcome.BROKEN, Outcome.HELD):
+        if any(verdict.outcome is outcome for verdict in known):
+            return Verdict(
+                name,
+                outcome,
+                sum(verdict.checked for verdict in known),
+                sum(verdict.total for verdict in known),
+                tuple(card for verdict in known for card in verdict.violations),
+            )
+    return known[0]
+
+
+def _control(run: Performance, controller: str) -> Any:
+    return run.stage.bench.machines[controller].control
+
+
+STEPS: dict[type[Step], Callable[[Performance, Any], Awaitable[None]]] = {
+    Fill: _fill,
+    StartRedirect: _redirect,
+    Commit: _commit,
+    Discard: _discard,
+    Workload: _workload,
+    Flush: _flush,
+    Judge: _judge,
+    Backup: _backup,
+    Restart: _restart,
+    Crash: _restart,
+}
+
+
+def name_of(step: Step) -> str:
+    """What people call a step: the word of the rig file."""
+    return "redirect" if isinstance(step, StartRedirect) else type(step).__name__.lower()
+
