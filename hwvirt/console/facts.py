@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(slots=True)
 class Verdict:
-    """What the judge said of a property so far: everything checked over all its judgements; broken once is broken."""
+    """What the judge said of a property so far, over all its judgements: broken if one said so, else held if one did."""
 
     verdict: str = ""
     checked: int = 0

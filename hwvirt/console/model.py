@@ -125,7 +125,9 @@ class ConsoleModel:
         elif name == "scenario.started":
             self.scenario = str(facts.get("name", ""))
         elif name == "rig.finished":
-            self.outcome = Outcome(str(facts.get("verdict", "")), facts.get("exit_code"), str(facts.get("run_dir", "")))
+            verdict = str(facts.get("verdict", "")).replace("-", " ")
+            self.outcome = Outcome(verdict, facts.get("exit_code"), str(facts.get("run_dir", "")))
+            self.failures += [reason for reason in map(str, facts.get("reasons", ())) if reason not in self.failures]
 
     def _apply_step(self, what: str, at: float, facts: dict[str, Any]) -> None:
         name = str(facts.get("name", ""))
@@ -149,8 +151,8 @@ class ConsoleModel:
         verdict = self.verdicts.setdefault(str(facts.get("property", "")), Verdict())
         verdict.checked += facts.get("checked", 0)
         verdict.violations += violations_in(facts)
-        if verdict.verdict != "broken":
-            verdict.verdict = "broken" if verdict.violations else str(facts.get("verdict", ""))
+        told = "broken" if verdict.violations else str(facts.get("verdict", "")).replace("-", " ")
+        verdict.verdict = next((worst for worst in ("broken", "held") if worst in (verdict.verdict, told)), told)
 
     def _apply_controller(self, name: str, controller: Controller, facts: dict[str, Any]) -> None:
         if name in ("link.up", "link.down"):

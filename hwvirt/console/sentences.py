@@ -70,8 +70,8 @@ def _rig_up(fields: Fields) -> tuple[str, Tone]:
 
 
 def _rig_finished(fields: Fields) -> tuple[str, Tone]:
-    code = fields.get("exit_code")
-    text = f"{fields.get('verdict', 'finished')}, exit code {code}, run folder {fields.get('run_dir', '')}"
+    code, verdict = fields.get("exit_code"), str(fields.get("verdict", "finished"))
+    text = f"{verdict.replace('-', ' ')}, exit code {code}, run folder {fields.get('run_dir', '')}"
     return text, Tone.GOOD if code == 0 else Tone.BAD
 
 
@@ -93,12 +93,12 @@ def _step_finished(fields: Fields) -> tuple[str, Tone]:
 
 
 def _verdict(fields: Fields) -> tuple[str, Tone]:
-    name, verdict, checked = fields.get("property", ""), fields.get("verdict", ""), number(fields.get("checked") or 0)
+    verdict, checked = str(fields.get("verdict", "")), number(fields.get("checked") or 0)
     violations = violations_in(fields)
-    if verdict == "held" and not violations:
-        return f"{name} held, {checked} checked", Tone.GOOD
-    tone = Tone.BAD if violations or verdict == "broken" else Tone.WARNING
-    return f"{name} {verdict}, {number(violations)} violations in {checked} checked", tone
+    told = f"{fields.get('property', '')} {verdict.replace('-', ' ')}"
+    if violations or verdict == "broken":
+        return f"{told}, {number(violations)} violations in {checked} checked", Tone.BAD
+    return (f"{told}, {checked} checked", Tone.GOOD) if verdict == "held" else (told, Tone.WARNING)
 
 
 def _redirect_state(fields: Fields) -> tuple[str, Tone]:

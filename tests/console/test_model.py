@@ -70,6 +70,24 @@ def test_a_broken_verdict_without_a_count_is_broken_for_good() -> None:
     assert model.broken == ["fenced"]
 
 
+def test_what_was_held_once_is_not_undone_by_a_judgement_that_checked_nothing() -> None:
+    model = ConsoleModel()
+    for verdict, checked in (("not-checked", 0), ("held", 10), ("not-checked", 0)):
+        model.apply(event(1, "judge.verdict", property="fenced", verdict=verdict, checked=checked, violations=0))
+    assert (model.verdicts["fenced"].verdict, model.verdicts["fenced"].checked) == ("held", 10)
+    assert [entry.text for entry in model.log] == ["fenced not checked", "fenced held, 10 checked", "fenced not checked"]
+
+
+def test_the_reasons_of_a_run_join_the_failures_of_its_steps() -> None:
+    model = ConsoleModel()
+    model.apply(event(1, "step.failed", name="fill", reason="disk gone"))
+    reasons = ["fill failed: disk gone", "no property was judged"]
+    model.apply(event(2, "rig.finished", verdict="nothing-ran", exit_code=5, run_dir="runs/x", reasons=reasons))
+    assert model.failures == reasons
+    assert model.outcome is not None
+    assert model.outcome.verdict == "nothing ran"
+
+
 def test_faults_keep_their_last_state() -> None:
     assert told_run().faults == {"link cut": "healed"}
 

@@ -49,4 +49,6 @@ def _told(verdict: Verdict | None) -> Text:
         return line(("not yet", "dim"))
     if verdict.violations:
         return line((f"{number(verdict.violations)} of {number(verdict.checked)}", "bold red"))
-    return line((f"{verdict.verdict} ", "dim"), (number(verdict.checked), "bold"))
+    if verdict.verdict != "held":
+        return line((verdict.verdict, "yellow"))
+    return line(("held ", "dim"), (number(verdict.checked), "bold"))
