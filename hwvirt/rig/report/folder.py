@@ -1,0 +1,99 @@
+"""The run folder: events as they happen, everything else written whole, and `latest` that points to it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from hwvirt.errors import InfrastructureError
+from hwvirt.rig.report.junit import junit
+from hwvirt.rig.report.model import Report
+from hwvirt.trace import Event
+
+__all__ = ["RunFolder"]
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class RunFolder:
+    """One run's folder below `base`, named by date (UTC), rig and `run_id`.
+
+    Raises InfrastructureError where it cannot write.
+    """
+
+    def __init__(self, base: Path, rig: str, started: datetime, run_id: str) -> None:
+        date = started.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+        self.path = base / f"{date}-{_UNFIT.sub('-', rig).strip('.-') or 'rig'}-{run_id}"
+        self._encoder = msgspec.json.Encoder(enc_hook=str)
+        with self._writing(self.path):
+            self.path.mkdir(parents=True)
+        self._point_latest_here(base)
+        with self._writing(self.path):
+            self._events = (self.path / "events.ndjson").open("ab", buffering=0)
+
+    def record(self, event: Event) -> None:
+        """Subscriber of a Trace: one line in events.ndjson, there for others to read at once."""
+        with self._writing(self.path / "events.ndjson"):
+            self._events.write(self._encoder.encode(event) + b"\n")
+
+    def lock(self, resolved: Mapping[str, Any]) -> None:
+        """Writes rig.lock.yaml: identities, versions and seed as they were resolved."""
+        self.write("rig.lock.yaml", yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True).encode())
+
+    def finish(self, report: Report) -> None:
+        """Writes report.json, junit.xml and, when there are cards, cards.txt."""
+        if report.cards:
+            self.write("cards.txt", "\n\n".join(card.text() for card in report.cards).encode() + b"\n")
+        self.write("junit.xml", junit(report))
+        self.write("report.json", msgspec.json.format(self._encoder.encode(report), indent=2) + b"\n")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file whole or not at all: beside, synced, renamed."""
+        target, beside = self.path / name, self.path / f".{name}.partial"
+        with self._writing(target):
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+            self._sync(self.path)
+
+    def close(self) -> None:
+        """Ends the event stream. Idempotent."""
+        self._events.close()
+
+    def _point_latest_here(self, base: Path) -> None:
+        beside = base / f".latest.{self.path.name}"
+        with self._writing(base / "latest"):
+            beside.symlink_to(self.path.name)
+            try:
+                beside.replace(base / "latest")
+            except OSError:
+                beside.unlink()
+                raise
+            self._sync(base)
+
+    @staticmethod
+    def _sync(folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    @contextmanager
+    def _writing(path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = f"cannot write {path}: {error.strerror or error}."
+            raise InfrastructureError(reason, next_step="Name another folder for runs, or make room.") from error

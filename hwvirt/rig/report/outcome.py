@@ -1,0 +1,64 @@
+"""From verdicts, expectations and counts to one exit code, and the reasons for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from hwvirt.errors import ExitCode
+from hwvirt.rig.file.scenario import Expectation
+from hwvirt.rig.judge.verdict import Outcome, Verdict
+
+__all__ = ["Decision", "decide", "verdict_word"]
+
+_WORDS = {
+    ExitCode.PASSED: "passed",
+    ExitCode.BROKEN: "broken",
+    ExitCode.USAGE: "usage",
+    ExitCode.REFUSED: "refused",
+    ExitCode.INFRASTRUCTURE: "infrastructure",
+    ExitCode.NOTHING_RAN: "nothing-ran",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+class Decision(NamedTuple):
+    """How a run ended; `reasons` is empty when it passed."""
+
+    exit_code: ExitCode
+    reasons: tuple[str, ...]
+
+
+def verdict_word(code: ExitCode) -> str:
+    """The word for report.json and the console."""
+    return _WORDS[code]
+
+
+def decide(
+    verdicts: Sequence[Verdict],
+    expectations: Iterable[Expectation],
+    counts: Mapping[str, int],
+    failure: tuple[ExitCode, str] | None = None,
+) -> Decision:
+    """A broken property outweighs everything; then `failure`, what ended the run early (its code and reason).
+
+    A run passes only when something was checked, everything that was asked was checked, and the counts are as expected.
+    """
+    broken = [f"{verdict.property.value} is broken" for verdict in verdicts if verdict.outcome is Outcome.BROKEN]
+    if broken:
+        return Decision(ExitCode.BROKEN, tuple(dict.fromkeys(broken)))
+    if failure is not None:
+        return Decision(failure[0], (failure[1],))
+    reasons = [
+        f"{verdict.property.value} was not checked: {verdict.reason}"
+        for verdict in verdicts
+        if verdict.outcome is Outcome.NOT_CHECKED
+    ]
+    reasons += [
+        f"expected {expectation.text}, counted {counts.get(expectation.counter.value, 0)}"
+        for expectation in expectations
+        if not expectation.holds(counts.get(expectation.counter.value, 0))
+    ]
+    if not verdicts:
+        reasons.append("no property was judged")
+    return Decision(ExitCode.NOTHING_RAN if reasons else ExitCode.PASSED, tuple(reasons))
