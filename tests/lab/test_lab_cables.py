@@ -1,10 +1,13 @@
 """Cables carry everything unless they are told otherwise, and outlive a power cycle."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +222,19 @@ def test_all_bytes_cross_a_serial_cable_between_two_kernels_at_its_rate(pair: Pa
     assert 0.18 < time.monotonic() - started < 1.0
     assert (pair.b.share / "back").read_bytes() == sent
     pair.a.signal(echo, "TERM")
+
+
+def test_the_first_descriptors_of_a_process_are_good_enough_for_a_cable(tmp_path: Path) -> None:
+    program = (
+        "import socket, sys; near, far = socket.socketpair()\n"
+        "from pathlib import Path; from hwvirt.lab.cables import SerialEnd; from hwvirt.lab.kernel import Kernel\n"
+        "from hwvirt.units import Deadline\n"
+        "with Kernel('a', Path(sys.argv[1]), cables=[SerialEnd(near)]) as kernel:\n"
+        "    kernel.run(['sh', '-c', 'echo through >/dev/ttyS0'], Deadline.after(20))\n"
+        "    print(near.fileno(), far.recv(100))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("3 b'through\\r\\n'\n", "")
 
 
 def test_frames_cross_a_direct_cable() -> None:

@@ -48,7 +48,7 @@ job() {
     {
         setsid /usr/bin/busybox sh -c 'printf "\0pid %s\n" $$; . "$0"' "/run/lab/$2"
         printf '\0exit %s\n' $?
-    } <"$1" | cat >"$1"
+    } <"$1" 3>&- | cat >"$1" 3>&-
 }
 
 exec 3<>"$CONTROL"
