@@ -37,7 +37,7 @@ class Trace:
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber) if subscriber in self._subscribers else None
 
-    def emit(self, name: str, **fields: Any) -> None:
+    def emit(self, name: str, /, **fields: Any) -> None:
         """Something happened here and now."""
         self.forward(Event(name, time.time(), self.source, fields))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-FLOORS = ("ground", "scsi", "disk", "link", "controller", "host", "lab", "rig", "console", "cli")
+FLOORS = ("ground", "scsi", "disk", "link", "host", "controller", "lab", "rig", "console", "cli")
 JUDGE = "hwvirt.rig.judge"
 JUDGE_MAY_IMPORT = ("ground", "scsi", "disk")
 MOST_LINES = 400

@@ -125,7 +125,7 @@ def call(path: Path, verb: str, arguments: Mapping[str, Any] | None = None, time
         raise ControllerError(
             f"{path}: {error.strerror or error}.", next_step="Is the controller running, and is this its control socket?"
         ) from error
-    reply = msgspec.json.decode(b"".join(chunks), type=dict[str, Any])
+    reply = _parse(b"".join(chunks))
     if not reply.get("ok"):
         raise ControllerError(f"{verb}: {reply.get('error')}", next_step=str(reply.get("next_step", "")))
     return reply["result"]

@@ -23,6 +23,7 @@ from hwvirt.controller.store import LocalStore
 from hwvirt.controller.units import Unit, build_units
 from hwvirt.controller.verbs import verbs_of
 from hwvirt.disk.disk import Disk
+from hwvirt.disk.facts import describe_disk
 from hwvirt.disk.open import open_disk
 from hwvirt.disk.volume import DiskVolume
 from hwvirt.errors import ControllerError, ExitCode
@@ -32,8 +33,11 @@ from hwvirt.scsi.cdb import read_capacity_16
 from hwvirt.scsi.command import Command
 from hwvirt.scsi.volume import Access, Extent, Residency
 from hwvirt.trace import Trace
+from hwvirt.units import Deadline
 
 __all__ = ["Controller", "main"]
+
+_DISK_S = 30.0
 
 
 def main(config_path: Path) -> ExitCode:
@@ -69,6 +73,7 @@ class Controller:
         self.link: LinkSide | None = None
         self.disk: Disk | None = None
         self.boot_epoch = int.from_bytes(os.urandom(7), "little") | 1
+        self.disk_blocks = 0
         self.nbd_port = 0
         self.ready = False
         self._started = time.monotonic()
@@ -80,6 +85,7 @@ class Controller:
         stack.callback(state.close)
         self.disk = open_disk(config.disk.kind, config.disk.path, config.disk.block_bytes, config.disk.witness)
         stack.callback(self.disk.close)
+        self.disk_blocks = describe_disk(self.disk, Deadline.after(_DISK_S)).blocks
         if config.store is not None:
             volume = DiskVolume(self.disk, Extent(config.store.lba, config.store.blocks), config.disk.block_bytes)
             journal = state.journal("ledger")

@@ -88,14 +88,17 @@ def _lifecycle(controller: Controller, arguments: dict[str, Any]) -> Lifecycle:
 
 
 def _map(volume: RedirectVolume, arguments: dict[str, Any]) -> dict[str, Any]:
-    """A page of the map: rows [lba, blocks, position, generation, sequence]; position null where the blocks read zero."""
+    """A page of the map: rows [lba, blocks, position, generation, sequence]; position is null where blocks read zero."""
     rows = volume.map.rows()
     rows = rows[(rows["position"] >= MAPPED) | (rows["position"] == ZERO)]
     page, following = _page(rows, arguments)
     entries = []
     for lba, blocks, position, sequence in page.tolist():
-        place = unpack(position, blocks) if position >= MAPPED else None
-        entries.append([lba, blocks, place and place.lba, place and place.generation, sequence])
+        if position >= MAPPED:
+            place = unpack(position)
+            entries.append([lba, blocks, place.lba, place.generation, sequence])
+        else:
+            entries.append([lba, blocks, None, 0, sequence])
     return {"state": volume.state.value, "rows": entries, "next": following}
 
 
@@ -126,6 +129,7 @@ def _status(controller: Controller) -> dict[str, Any]:
             "name": config.disk.name,
             "path": config.disk.path,
             "block_bytes": config.disk.block_bytes,
+            "blocks": controller.disk_blocks,
         },
     }
 

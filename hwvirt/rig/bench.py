@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,10 @@ from hwvirt.rig.file.scenario import CutLink, Workload
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
-__all__ = ["Bench", "Machine"]
+__all__ = ["CONTROLLER_PROGRAM", "Bench", "Machine"]
+
+CONTROLLER_PROGRAM = (sys.executable, "-m", "hwvirt", "controller")
+"""What runs a controller; its configuration file follows. The judge's own tests run deliberately wrong ones."""
 
 START_S = 20.0
 STOP_S = 20.0
@@ -59,14 +62,24 @@ class Machine:
 class Bench:
     """Brings a rig up and takes it down. Enter it on an AsyncExitStack: whatever was made is registered there."""
 
-    def __init__(self, rig: Rig, folder: Path, trace: Trace, *, redirect_at_start: bool) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        folder: Path,
+        trace: Trace,
+        *,
+        redirect_at_start: bool,
+        program: Sequence[str] = CONTROLLER_PROGRAM,
+    ) -> None:
         self.rig = rig
         self.folder = folder
         self.trace = trace
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, Path] = {}
         self.cable: Cable | None = None
+        self.changing = False
         self._redirect_at_start = redirect_at_start
+        self._program = program
 
     async def bring_up(self, stack: AsyncExitStack) -> None:
         """Makes the disks, starts the controllers, returns when hosts can reach every LUN. Raises HwvirtError."""
@@ -150,8 +163,8 @@ class Bench:
         machine = self.machines[name]
         with machine.log.open("ab") as log:
             machine.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "hwvirt", "controller", str(self.folder / f"{name}.json")),
+                *self._program,
+                str(self.folder / f"{name}.json"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -205,7 +218,7 @@ class Bench:
             await _kill(process)
 
     async def check_alive(self) -> None:
-        """Asks every controller for its status. Raises ControllerError for one that has ended by itself."""
+        """Asks every running controller for its status. Raises ControllerError for one that has ended by itself."""
         for machine in self.machines.values():
             process = machine.process
             if process is None:

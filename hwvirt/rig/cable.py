@@ -40,9 +40,9 @@ class Cable:
             line.cancel()
         await asyncio.gather(*self._lines, return_exceptions=True)
 
-    async def cut(self, for_s: float) -> None:
-        """Nothing passes for `for_s` seconds; then connections are possible again."""
-        self._trace.emit("fault.fired", fault=f"link cut for {for_s:g}s")
+    async def cut(self, for_s: float, fault: str) -> None:
+        """Nothing passes for `for_s` seconds; then connections are possible again. `fault` names it in the trace."""
+        self._trace.emit("fault.fired", fault=fault)
         self._whole.clear()
         try:
             await asyncio.sleep(for_s)  # the fault itself, not a wait
@@ -50,7 +50,7 @@ class Cable:
             for line in tuple(self._lines):
                 line.cancel()
             self._whole.set()
-            self._trace.emit("fault.healed", fault="link cut")
+            self._trace.emit("fault.healed", fault=fault)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = asyncio.current_task()

@@ -55,7 +55,7 @@ class Faults:
         if isinstance(action, CutLink):
             cable = self._stage.bench.cable
             assert cable is not None
-            await cable.cut(action.for_s)
+            await cable.cut(action.for_s, describe(fault))
             return
         self._trace.emit("fault.fired", fault=describe(fault))
         await restart(self._stage, action)
@@ -65,15 +65,19 @@ class Faults:
 async def restart(stage: Stage, action: Crash | Restart) -> None:
     """Stops or kills a controller and starts it again. Requests on paths through it are in doubt."""
     bench = stage.bench
-    if isinstance(action, Crash):
-        await bench.crash(action.controller)
-        for unit in stage.units:
-            if unit.controller == action.controller:
-                unit.history.mark(MarkKind.POWER_CUT)
-    else:
-        await bench.stop(action.controller)
-    await stage.drop_paths(action.controller)
-    await bench.start(action.controller)
+    bench.changing = True
+    try:
+        if isinstance(action, Crash):
+            await bench.crash(action.controller)
+            for unit in stage.units:
+                if unit.controller == action.controller:
+                    unit.history.mark(MarkKind.POWER_CUT)
+        else:
+            await bench.stop(action.controller)
+        await stage.drop_paths(action.controller)
+        await bench.start(action.controller)
+    finally:
+        bench.changing = False
 
 
 def _is_due(fault: Fault, submitted: int, ops: int, counts: Counts) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -49,23 +49,30 @@ class Performance:
     seed: int
     replay: str
     counts: Counts = field(default_factory=Counts)
-    verdicts: dict[Property, Verdict] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
     workloads: int = 0
 
     def add(self, counts: Counts) -> None:
         """Counts of one step join those of the run."""
-        for name in Counts.__dataclass_fields__:
-            setattr(self.counts, name, getattr(self.counts, name) + getattr(counts, name))
+        for name, count in _by_name(counts).items():
+            setattr(self.counts, name, getattr(self.counts, name) + count)
+
+    def counts_by_name(self) -> dict[str, int]:
+        """All counts of the run so far."""
+        return _by_name(self.counts)
 
     def progress(self, total: int) -> Callable[[int, Counts], None]:
         """Tells the trace how far a step is, now and then."""
 
         def tell(submitted: int, counts: Counts) -> None:
             if submitted % _PROGRESS_EVERY == 0 or submitted == total:
-                facts = {name: getattr(counts, name) for name in Counts.__dataclass_fields__}
-                self.trace.emit("step.progress", done=submitted, total=total, **facts)
+                self.trace.emit("step.progress", done=submitted, total=total, **_by_name(counts))
 
         return tell
+
+
+def _by_name(counts: Counts) -> dict[str, int]:
+    return {field.name: getattr(counts, field.name) for field in fields(counts)}
 
 
 async def _fill(run: Performance, step: Fill) -> None:
@@ -182,7 +189,7 @@ async def _judge(run: Performance, step: Judge) -> None:
         verdict = _together(name, found.get(name, []))
         if verdict.outcome is Outcome.NOT_CHECKED and step.properties is None:
             continue  # `all` means: all that can be asked at this point
-        run.verdicts[name] = _together(name, [verdict, *([run.verdicts[name]] if name in run.verdicts else [])])
+        run.verdicts.append(verdict)
         run.trace.emit(
             "judge.verdict",
             property=name.value,

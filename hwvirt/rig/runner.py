@@ -1,0 +1,195 @@
+"""`hwvirt run`: brings the rig up, does its scenarios, judges, reports, and takes everything down."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvloop
+
+from hwvirt.errors import ExitCode, HwvirtError, InfrastructureError
+from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench
+from hwvirt.rig.describe import detail_of, dry_run, locked, topology
+from hwvirt.rig.file.model import Rig
+from hwvirt.rig.file.scenario import Scenario, Step
+from hwvirt.rig.report import Report, RunFolder, StepReport, decide, provenance, summarize, verdict_word
+from hwvirt.rig.stage import Stage
+from hwvirt.rig.steps import STEPS, Performance, name_of
+from hwvirt.trace import Event, Trace
+
+__all__ = ["RunOptions", "Watcher", "run_rig"]
+
+STEP_S = 900.0
+_TICK_S = 0.25
+
+
+class Watcher(Protocol):
+    """Shows people what goes on. Cheap, and never raises."""
+
+    def handle(self, event: Event) -> None:
+        """Something happened."""
+        ...
+
+    def status(self, name: str, report: dict[str, Any]) -> None:
+        """A controller's newest status."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where run folders go, who watches, whether anything is written at all, and what runs the controllers."""
+
+    runs: Path
+    watcher: Watcher
+    dry_run: bool = False
+    program: Sequence[str] = CONTROLLER_PROGRAM
+
+
+def run_rig(rig: Rig, options: RunOptions) -> ExitCode:
+    """Runs a rig and writes its report. Raises HwvirtError only when there is not even a folder to report in."""
+    if options.dry_run:
+        dry_run(rig, sys.stdout)
+        return ExitCode.PASSED
+    return uvloop.run(_Run(rig, options).run())
+
+
+class _Run:
+    """One run, from the first event to the report."""
+
+    def __init__(self, rig: Rig, options: RunOptions) -> None:
+        self.rig = rig
+        self.watcher = options.watcher
+        self.program = options.program
+        self.started = datetime.now(UTC)
+        self.folder = RunFolder(options.runs, rig.name, self.started, secrets.token_hex(3))
+        self.trace = Trace("rig")
+        self.trace.subscribe(self.folder.record)
+        self.trace.subscribe(self.watcher.handle)
+        self.steps: list[StepReport] = []
+        self.failure: tuple[ExitCode, str] | None = None
+        self.performance: Performance | None = None
+        self.replay = f"hwvirt run {rig.path} --seed {rig.seed}"
+
+    async def run(self) -> ExitCode:
+        """Does everything and says how it ended; a signal ends it early, after a clean teardown."""
+        began = time.monotonic()
+        self.trace.emit("rig.started", rig=self.rig.name, seed=self.rig.seed, run=self.folder.path.name)
+        self.folder.lock(locked(self.rig) | {"provenance": provenance()})
+        working = asyncio.ensure_future(self._bring_up_and_perform())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt, working)
+        await asyncio.wait([working])
+        bug = None if working.cancelled() else working.exception()
+        if bug is not None:
+            self._fail(ExitCode.INFRASTRUCTURE, f"internal error: {bug!r}")
+        report = self._report(time.monotonic() - began)
+        self.folder.finish(report)
+        self.trace.emit(
+            "rig.finished", verdict=report.verdict, exit_code=report.exit_code, run_dir=str(self.folder.path),
+            reasons=list(report.reasons), cards=[card.text() for card in report.cards[:3]],
+        )  # fmt: skip
+        self.folder.close()
+        if bug is not None:
+            raise bug
+        return ExitCode(report.exit_code)
+
+    def _interrupt(self, working: asyncio.Future[None]) -> None:
+        self._fail(ExitCode.INTERRUPTED, "interrupted")
+        working.cancel()
+
+    async def _bring_up_and_perform(self) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                bench = Bench(self.rig, self.folder.path, self.trace, redirect_at_start=False, program=self.program)
+                await bench.bring_up(stack)
+                self.trace.emit("rig.up", topology=topology(self.rig))
+                stage = Stage(bench, stack)
+                self.performance = Performance(stage, self.trace, self.rig.seed, self.replay)
+                watching = asyncio.ensure_future(self._watch(stage))
+                stack.callback(watching.cancel)
+                await self._perform(self.performance)
+        except (HwvirtError, OSError) as error:
+            self._fail(error.exit_code if isinstance(error, HwvirtError) else ExitCode.INFRASTRUCTURE, str(error))
+
+    def _fail(self, code: ExitCode, reason: str) -> None:
+        """The first failure is the cause; what follows it is told, but changes nothing."""
+        self.trace.emit("rig.failed", reason=reason)
+        if self.failure is None:
+            self.failure = (code, reason)
+
+    async def _perform(self, performance: Performance) -> None:
+        for scenario in self.rig.scenarios:
+            self.trace.emit("scenario.started", name=scenario.name)
+            for step in scenario.steps:
+                if self.failure is not None:
+                    self.steps.append(StepReport(scenario.name, name_of(step), blocked=True))
+                    continue
+                await self._do(performance, scenario, step)
+
+    async def _do(self, performance: Performance, scenario: Scenario, step: Step) -> None:
+        name, began, failure = name_of(step), time.monotonic(), ""
+        self.trace.emit("step.started", name=name, detail=detail_of(step), deadline_s=STEP_S)
+        try:
+            async with asyncio.timeout(STEP_S):
+                await STEPS[type(step)](performance, step)
+        except TimeoutError:
+            failure = f"step {name} of scenario {scenario.name!r} did not end within {STEP_S:.0f} s"
+            self._fail(ExitCode.INFRASTRUCTURE, failure)
+        except HwvirtError as error:
+            failure = str(error)
+            self._fail(error.exit_code, failure)
+        elapsed_s = time.monotonic() - began
+        self.steps.append(StepReport(scenario.name, name, elapsed_s, failure))
+        if failure:
+            self.trace.emit("step.failed", name=name, reason=failure)
+        else:
+            self.trace.emit("step.finished", name=name, elapsed_s=round(elapsed_s, 3))
+
+    async def _watch(self, stage: Stage) -> None:
+        """Keeps the watcher and the accounts of the stores up to date, and notices a controller that died by itself."""
+        while True:
+            try:
+                await stage.bench.check_alive()
+            except InfrastructureError as error:
+                if not stage.bench.changing:
+                    self._fail(error.exit_code, str(error))
+            stage.remember_stores()
+            for name, status in stage.bench.status().items():
+                self.watcher.status(name, status)
+            self.watcher.tick(time.time())
+            await asyncio.sleep(_TICK_S)
+
+    def _report(self, elapsed_s: float) -> Report:
+        verdicts = self.performance.verdicts if self.performance else []
+        counts = self.performance.counts_by_name() if self.performance else {}
+        expected = [*self.rig.expect, *(wanted for scenario in self.rig.scenarios for wanted in scenario.expect)]
+        decision = decide(verdicts, expected, counts, self.failure)
+        properties, cards = summarize(verdicts)
+        return Report(
+            rig=self.rig.name,
+            seed=self.rig.seed,
+            verdict=verdict_word(decision.exit_code),
+            exit_code=int(decision.exit_code),
+            reasons=decision.reasons,
+            counts=counts,
+            properties=properties,
+            steps=tuple(self.steps),
+            cards=cards,
+            provenance=provenance(),
+            started=self.started.isoformat(timespec="seconds"),
+            elapsed_s=round(elapsed_s, 3),
+        )
