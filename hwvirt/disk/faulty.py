@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from hwvirt.disk.disk import Disk
+from hwvirt.disk.disk import Disk, Ends, execute_each
 from hwvirt.disk.touched import touched
 from hwvirt.errors import DiskError
 from hwvirt.scsi.command import Command, Completion
@@ -101,6 +101,10 @@ class FaultyDisk:
             return Completion(rule.answer, residual=command.data_in_length)
         sense = _located(rule.answer, rule.extent, command)
         return Completion(Status.CHECK_CONDITION, sense=encode_sense(sense), residual=command.data_in_length)
+
+    def execute_batch(self, batch: Sequence[Command], deadline: Deadline) -> Ends:
+        """As `execute`, one command after the other."""
+        return execute_each(self, batch, deadline)
 
     def close(self) -> None:
         """Closes the inner disk. Idempotent."""

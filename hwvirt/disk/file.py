@@ -77,7 +77,8 @@ class FileVolume:
         extents = [(lba, length(data) // self.block_bytes) for lba, data in writes]
         for run in runs(extents, self._max_blocks):
             items = writes[run.first : run.first + run.items]
-            error = self._write(run.lba, [piece for item in items for piece in item.data])
+            pieces = items[0].data if run.items == 1 else [piece for item in items for piece in item.data]
+            error = self._write(run.lba, pieces)
             if error is None or run.items == 1:
                 results += [error] * run.items
             else:
@@ -111,7 +112,7 @@ class FileVolume:
 
     def _write(self, lba: int, pieces: Pieces) -> CheckCondition | None:
         try:
-            _pwrite(self._fd, pieces, lba * self.block_bytes)
+            _pwrite(self._fd, pieces, length(pieces), lba * self.block_bytes)
         except _CutShortError as cut:
             return self._failed_at(cut, lba, _WRITE_ERROR)
         return None
@@ -161,20 +162,18 @@ def _pread(fd: int, size_bytes: int, offset_bytes: int) -> bytes:
         parts.append(data)
 
 
-def _pwrite(fd: int, pieces: Pieces, offset_bytes: int) -> None:
-    """All bytes of all pieces. Raises _CutShortError."""
-    done = first = 0
-    while first < len(pieces):
-        buffers = pieces[first : first + _IOV_MAX]
+def _pwrite(fd: int, pieces: Pieces, size_bytes: int, offset_bytes: int) -> None:
+    """All `size_bytes` of all pieces. Raises _CutShortError."""
+    done = 0
+    while True:
         try:
-            written = os.pwritev(fd, buffers, offset_bytes + done)
+            written = os.pwritev(fd, pieces[:_IOV_MAX], offset_bytes + done)
         except OSError as error:
             raise _CutShortError(error, done) from error
         done += written
-        if written == length(buffers):
-            first += len(buffers)
-        else:
-            pieces, first = [*_after(buffers, written), *pieces[first + len(buffers) :]], 0
+        if done == size_bytes:
+            return
+        pieces = list(_after(pieces, written))
 
 
 def _after(pieces: Pieces, skip_bytes: int) -> Iterator[Buffer]:

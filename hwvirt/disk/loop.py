@@ -7,7 +7,9 @@ import fcntl
 import hashlib
 import os
 import threading
+from collections.abc import Sequence
 
+from hwvirt.disk.disk import Ends
 from hwvirt.disk.file import FileVolume
 from hwvirt.disk.linux import is_block_device, logical_block_bytes
 from hwvirt.errors import DiskError
@@ -66,7 +68,13 @@ class LoopDisk:
         if self._fd < 0:
             raise DiskError(f"{self.name} is closed.")
         served = self._flusher if command.cdb[0] in _SYNCHRONIZE_CACHE else self._server
-        return served.execute(command)
+        return served.execute([command])[0]
+
+    def execute_batch(self, batch: Sequence[Command], deadline: Deadline) -> Ends:
+        """As `execute`, for a whole batch in one step of the device server."""
+        if self._fd < 0:
+            return [DiskError(f"{self.name} is closed.")] * len(batch)
+        return [*self._server.execute(batch)]
 
     def close(self) -> None:
         """Gives the node and the claim back. Idempotent."""
@@ -82,10 +90,10 @@ class _Served:
         self._turn = threading.Lock()
         self._server = DeviceServer(volume, identity)
 
-    def execute(self, command: Command) -> Completion:
+    def execute(self, batch: Sequence[Command]) -> list[Completion]:
         """Waits for its turn only: a FileVolume never suspends."""
         with self._turn:
-            return run_now(self._server.execute([command]))[0]
+            return run_now(self._server.execute(batch))
 
 
 def _opened(path: str, access: Access) -> int:

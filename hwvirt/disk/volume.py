@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import islice
 
 from hwvirt.buffers import Pieces, joined, length
-from hwvirt.disk.disk import Disk
+from hwvirt.disk.disk import BatchDisk, Disk, Ends, execute_each
 from hwvirt.disk.facts import describe_disk
 from hwvirt.disk.runs import Run, cut, runs, sliced
 from hwvirt.disk.touched import touched
@@ -65,6 +65,7 @@ class DiskVolume:
         self.blocks = window.blocks
         self.access = access
         self._disk = disk
+        self._batches = disk if isinstance(disk, BatchDisk) else None
         self._first = window.lba
         self._max_blocks = min(self.facts.max_transfer_blocks, _LONGEST_COMMAND_BYTES // block_bytes)
         self._threads = ThreadPoolExecutor(depth, f"{disk.name} ", initializer=_leave_signals_to_others)
@@ -82,7 +83,7 @@ class DiskVolume:
         for run, outcome in zip(plan, outcomes, strict=True):
             items = extents[run.first : run.first + run.items]
             if not isinstance(outcome, CheckCondition):
-                results += self._dealt(outcome, items)
+                results += self._dealt([piece for completion in outcome for piece in completion.data], items)
             elif _belongs_to_one(outcome, items):
                 for item in items:
                     results += await self.read([item])
@@ -148,17 +149,19 @@ class DiskVolume:
             yield Extent(self._first + start, min(max_blocks, lba + blocks - start))
 
     def _reads(self, run: Run) -> list[Command]:
-        return [
-            Command(read_16(part.lba, part.blocks), data_in_length=part.blocks * self.block_bytes)
-            for part in self._parts(run.lba, run.blocks, self._max_blocks)
-        ]
+        size = self.block_bytes
+        if 0 < run.blocks <= self._max_blocks:
+            return [Command(read_16(self._first + run.lba, run.blocks), (), run.blocks * size)]
+        parts = self._parts(run.lba, run.blocks, self._max_blocks)
+        return [Command(read_16(part.lba, part.blocks), (), part.blocks * size) for part in parts]
 
     def _writes(self, run: Run, writes: Sequence[Write], fua: bool) -> list[Command]:
-        pieces = [piece for item in writes[run.first : run.first + run.items] for piece in item.data]
-        if run.blocks <= self._max_blocks:
-            return [Command(write_16(self._first + run.lba, run.blocks, fua=fua), pieces)] if run.blocks else []
+        items = writes[run.first : run.first + run.items]
+        pieces = items[0].data if run.items == 1 else [piece for item in items for piece in item.data]
+        if 0 < run.blocks <= self._max_blocks:
+            return [Command(write_16(self._first + run.lba, run.blocks, fua), pieces)]
         return [
-            Command(write_16(part.lba, part.blocks, fua=fua), data)
+            Command(write_16(part.lba, part.blocks, fua), data)
             for part, data in zip(
                 self._parts(run.lba, run.blocks, self._max_blocks),
                 cut(pieces, self._max_blocks * self.block_bytes),
@@ -177,14 +180,11 @@ class DiskVolume:
             for part in self._parts(*extent, self._max_blocks)
         ]
 
-    def _dealt(self, completions: Sequence[Completion], items: Sequence[Extent]) -> Iterator[Pieces]:
+    def _dealt(self, pieces: Pieces, items: Sequence[Extent]) -> list[Pieces]:
         """The data of a run, item by item."""
-        pieces = [piece for completion in completions for piece in completion.data]
         if len(items) == 1:
-            yield pieces
-        else:
-            for piece in sliced(joined(pieces), [item.blocks * self.block_bytes for item in items]):
-                yield (piece,)
+            return [pieces]
+        return [(piece,) for piece in sliced(joined(pieces), [item.blocks * self.block_bytes for item in items])]
 
     async def _transfer(
         self, groups: Sequence[Sequence[Command]], at_once: bool
@@ -192,30 +192,37 @@ class DiskVolume:
         """For each group of commands its completions, or the first error among them."""
         commands = [command for group in groups for command in group]
         if at_once:
-            ends = iter([self._execute(command) for command in commands])
+            ends = self._execute_at_once(commands)
         else:
             loop = asyncio.get_running_loop()
             waits = [loop.run_in_executor(self._threads, self._execute, command) for command in commands]
-            ends = iter(await asyncio.gather(*waits))
+            ends = await asyncio.gather(*waits)
+        outcomes = map(self._judged, commands, ends)
         results: list[Sequence[Completion] | CheckCondition] = []
         for group in groups:
             completions: list[Completion] = []
             error: CheckCondition | None = None
-            for end in islice(ends, len(group)):
-                if not isinstance(end, CheckCondition):
-                    completions.append(end)
-                elif error is None:
-                    error = end
+            for outcome in islice(outcomes, len(group)):
+                if isinstance(outcome, CheckCondition):
+                    error = error or outcome
+                else:
+                    completions.append(outcome)
             results.append(error or completions)
         return results
 
-    def _execute(self, command: Command) -> Completion | CheckCondition:
+    def _execute(self, command: Command) -> Completion | DiskError:
+        return execute_each(self._disk, (command,), Deadline.after(timeout_s(command.cdb)))[0]
+
+    def _execute_at_once(self, commands: Sequence[Command]) -> Ends:
+        if self._batches is None or len(commands) < 2:
+            return [self._execute(command) for command in commands]
+        return self._batches.execute_batch(commands, Deadline.after(timeout_s(commands[0].cdb)))
+
+    def _judged(self, command: Command, completion: Completion | DiskError) -> Completion | CheckCondition:
         """What became of one command, whole or not at all, with INFORMATION in the volume's own LBAs."""
-        try:
-            completion = self._disk.execute(command, Deadline.after(timeout_s(command.cdb)))
-        except DiskError as error:
+        if isinstance(completion, DiskError):
             failure = CheckCondition(COMMUNICATION_FAILURE)
-            failure.__cause__ = error
+            failure.__cause__ = completion
             return failure
         if completion.status == Status.CHECK_CONDITION:
             sense = decode_sense(completion.sense)

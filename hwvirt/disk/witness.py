@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hwvirt.disk.disk import Disk
+from hwvirt.disk.disk import BatchDisk, Disk, Ends, execute_each
 from hwvirt.disk.touched import touched
 from hwvirt.errors import DiskError
 from hwvirt.scsi.cdb import medium_changing
@@ -36,13 +37,14 @@ class Record(NamedTuple):
 
 
 class WitnessedDisk:
-    """`inner`, with one append to `log_path` for every command that may change the medium.
+    """`inner`, with an append to `log_path` before every command that may change the medium.
 
     The append is in the page cache before the command is sent: it survives the death of this process, not a power cut.
     """
 
     def __init__(self, inner: Disk, log_path: str) -> None:
         self._inner = inner
+        self._batches = inner if isinstance(inner, BatchDisk) else None
         self._log_path = log_path
         try:
             self._log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -61,9 +63,18 @@ class WitnessedDisk:
 
     def execute(self, command: Command, deadline: Deadline) -> Completion:
         """Records, then executes. What cannot be recorded is not executed: DiskError."""
-        if medium_changing(command.cdb):
-            self._record(command)
+        self._record([command])
         return self._inner.execute(command, deadline)
+
+    def execute_batch(self, batch: Sequence[Command], deadline: Deadline) -> Ends:
+        """As `execute`; all records of the batch are one append, before its first command."""
+        try:
+            self._record(batch)
+        except DiskError as error:
+            return [error] * len(batch)
+        if self._batches is not None:
+            return self._batches.execute_batch(batch, deadline)
+        return execute_each(self._inner, batch, deadline)
 
     def close(self) -> None:
         """Closes the log and the inner disk. Idempotent."""
@@ -72,10 +83,18 @@ class WitnessedDisk:
             self._log_fd = -1
         self._inner.close()
 
-    def _record(self, command: Command) -> None:
+    def _record(self, batch: Sequence[Command]) -> None:
+        changing = [command for command in batch if medium_changing(command.cdb)]
+        if not changing:
+            return
         now = time.time_ns(), time.monotonic_ns()
-        extents = touched(command) or [_ANY_BLOCKS]
-        records = b"".join([_RECORD.pack(*now, lba, blocks, command.cdb[0]) for lba, blocks in extents])
+        records = b"".join(
+            [
+                _RECORD.pack(*now, lba, blocks, command.cdb[0])
+                for command in changing
+                for lba, blocks in touched(command) or [_ANY_BLOCKS]
+            ]
+        )
         try:
             written = os.write(self._log_fd, records)
         except OSError as error:
