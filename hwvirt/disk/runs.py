@@ -50,17 +50,17 @@ def sliced(data: Buffer, sizes_bytes: Sequence[int]) -> Iterator[Buffer]:
 
 
 def cut(pieces: Pieces, size_bytes: int) -> Iterator[list[Buffer]]:
-    """`pieces` as lists of `size_bytes` together (the last may be shorter), without a copy."""
+    """`pieces` as lists of `size_bytes` together (the last may be shorter), without a copy and without empty pieces."""
     part: list[Buffer] = []
     room = size_bytes
     for piece in pieces:
         view = memoryview(piece)
-        while len(view) > room:
+        while len(view) >= room:
             part.append(view[:room])
             yield part
             view, part, room = view[room:], [], size_bytes
-        part.append(view)
-        room -= len(view)
+        if view:
+            part.append(view)
+            room -= len(view)
     if part:
         yield part
-

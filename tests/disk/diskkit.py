@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -64,12 +64,13 @@ steps = st.sampled_from(["read", "write", "write durable", "unmap", "flush"])
 
 
 class Model:
-    """A bytearray beside a volume: every step is done to both, every read is compared. Steps never suspend."""
+    """A bytearray beside a volume: every step is done to both, every read is compared."""
 
     def __init__(self, volume: Volume, seed: int = 0) -> None:
         self.volume = volume
         self.data = bytearray(volume.blocks * volume.block_bytes)
         self.version = seed
+        self.run: Callable[[Coroutine[Any, Any, Any]], Any] = run_without_suspending
 
     def step(self, what: str, batch: list[Extent]) -> None:
         if what == "read":
@@ -77,17 +78,17 @@ class Model:
         elif what.startswith("write"):
             durability = Durability.DURABLE if what.endswith("durable") else Durability.VOLATILE
             writes = [Write(extent.lba, self.fresh(extent)) for extent in batch]
-            for result in run_without_suspending(self.volume.write(writes, durability)):
+            for result in self.run(self.volume.write(writes, durability)):
                 fine(result)
             for write in writes:
                 self.put(write.lba, b"".join(write.data))
         elif what == "unmap":
-            for result in run_without_suspending(self.volume.unmap(batch)):
+            for result in self.run(self.volume.unmap(batch)):
                 fine(result)
             for extent in batch:
                 self.put(extent.lba, bytes(extent.blocks * self.volume.block_bytes))
         else:
-            assert run_without_suspending(self.volume.flush()) is None
+            assert self.run(self.volume.flush()) is None
 
     def fresh(self, extent: Extent) -> Pieces:
         """New data for the extent, in uneven pieces."""
@@ -106,7 +107,7 @@ class Model:
     def compare(self, batch: list[Extent]) -> None:
         size = self.volume.block_bytes
         expected = [bytes(self.data[lba * size : (lba + blocks) * size]) for lba, blocks in batch]
-        assert contents(run_without_suspending(self.volume.read(batch))) == expected
+        assert contents(self.run(self.volume.read(batch))) == expected
 
     def compare_all(self) -> None:
         self.compare([Extent(0, self.volume.blocks)])
