@@ -59,10 +59,10 @@ class Ledger:
 
     def record(self, volume: int, slices: Sequence[Slice], placements: Sequence[Placement], digests: array[int]) -> None:
         """The slices' blocks, in order, lie at the placements' blocks with these digests."""
-        at = lbas_of([(place.lba, place.blocks) for place in placements])
+        at, generations = _unrolled(placements)
         self._lbas[at] = lbas_of(slices)
         self._sequences[at] = np.repeat([run.sequence for run in slices], [run.blocks for run in slices])
-        self._generations[at] = np.repeat([place.generation for place in placements], [p.blocks for p in placements])
+        self._generations[at] = generations
         self._crcs[at] = np.frombuffer(digests, np.uint32)
         self._volumes[at] = volume + 1
         self._changed.append(at)
@@ -90,13 +90,12 @@ class Ledger:
 
     def free(self, volume: int, placements: Sequence[Placement]) -> int:
         """The volume names these positions no longer. Returns how many blocks were not the volume's to free; they stay."""
-        refused = 0
-        for place in placements:
-            window = slice(place.lba, place.lba + place.blocks)
-            mine = (self._volumes[window] == volume + 1) & (self._generations[window] == place.generation)
-            refused += place.blocks - int(np.count_nonzero(mine))
-            self._release(np.flatnonzero(mine).astype(np.uint64) + np.uint64(place.lba))
-        return refused
+        if not placements:
+            return 0
+        at, generations = _unrolled(placements)
+        mine = (self._volumes[at] == volume + 1) & (self._generations[at] == generations)
+        self._release(np.unique(at[mine]))
+        return len(at) - int(np.count_nonzero(mine))
 
     def drop(self, volume: int, lba: int, blocks: int) -> None:
         """Nothing is left of the volume's blocks `lba` to `lba + blocks`: neither rows nor tombstones."""
@@ -178,6 +177,13 @@ class Ledger:
         rows["volume"] = np.where(live, self._volumes[at] - 1, 0)
         rows["kind"] = np.where(live, Kind.LIVE, Kind.FREED)
         return rows
+
+
+def _unrolled(placements: Sequence[Placement]) -> tuple[Columns, Columns]:
+    """The LBA and the generation of every block of the placements."""
+    generations = np.array([place.generation for place in placements], np.uint64)
+    at = lbas_of([(place.lba, place.blocks) for place in placements])
+    return at, np.repeat(generations, [place.blocks for place in placements])
 
 
 def _keys(rows: Rows) -> Columns:

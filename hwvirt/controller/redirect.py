@@ -20,6 +20,7 @@ from hwvirt.controller.states import State
 from hwvirt.controller.store import STALE_POSITION, Store
 from hwvirt.controller.unflushed import Sent, Unflushed
 from hwvirt.digest import block_digests
+from hwvirt.errors import HwvirtError
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.sense import (
     INTERNAL_TARGET_FAILURE,
@@ -76,6 +77,7 @@ class RedirectVolume:
         self._zeroes = memoryview(bytes(first.block_bytes * 256))
         self.flush_lock = asyncio.Lock()
         self._flush_waiting: asyncio.Task[CheckCondition | None] | None = None
+        self._flush_newest: asyncio.Task[CheckCondition | None] | None = None  # a task lives while somebody holds it
 
     @property
     def block_bytes(self) -> int:
@@ -206,8 +208,11 @@ class RedirectVolume:
         return failed
 
     async def _redirect(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
-        if self.unflushed.size_bytes > UNFLUSHED_LIMIT_BYTES and (failed := await self.flush()):
-            return [failed] * len(changes)
+        if self.unflushed.size_bytes > UNFLUSHED_LIMIT_BYTES:
+            if failed := await self.flush():
+                return [failed] * len(changes)
+        elif self.unflushed.size_bytes > UNFLUSHED_LIMIT_BYTES // 2 and not self.flush_lock.locked():
+            self._begin_flush()  # early, so that no write has to stand still for it
         try:
             await self._send_or_make_room(changes)
         except CheckCondition as error:
@@ -252,9 +257,12 @@ class RedirectVolume:
         """See `Volume.flush`. Flushes that wait for their turn are served by one."""
         if self.state is State.OWN:
             return await self.first.flush()
+        return await asyncio.shield(self._begin_flush())
+
+    def _begin_flush(self) -> asyncio.Task[CheckCondition | None]:
         if self._flush_waiting is None:
-            self._flush_waiting = asyncio.get_running_loop().create_task(self._flush_next())
-        return await asyncio.shield(self._flush_waiting)
+            self._flush_waiting = self._flush_newest = asyncio.get_running_loop().create_task(self._flush_next())
+        return self._flush_waiting
 
     async def _flush_next(self) -> CheckCondition | None:
         async with self.flush_lock:
@@ -266,7 +274,7 @@ class RedirectVolume:
                     pass
             except CheckCondition as error:
                 return error
-            except OSError:
+            except (OSError, HwvirtError):
                 return CheckCondition(INTERNAL_TARGET_FAILURE)
             return None
 
