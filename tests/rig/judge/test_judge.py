@@ -12,7 +12,7 @@ from hwvirt.disk.witness import Record
 from hwvirt.errors import DiskError
 from hwvirt.rig.judge.block import make_extent
 from hwvirt.rig.judge.card import Card, Owner
-from hwvirt.rig.judge.evidence import LedgerRow, State, StoreCount
+from hwvirt.rig.judge.evidence import LedgerRow, MapRow, State, StoreCount
 from hwvirt.rig.judge.history import Fate, Kind, MarkKind
 from hwvirt.rig.judge.judge import judge
 from hwvirt.rig.judge.verdict import CARDS_KEPT, Outcome, Property
@@ -140,6 +140,7 @@ def test_an_unmapped_block_that_comes_back_breaks_content(bench: Bench) -> None:
 def test_a_write_in_doubt_needs_no_entry(bench: Bench) -> None:
     bench.write(40, 1, fate=Fate.IN_DOUBT, happens=False)
     assert _convicted(bench, Property.COMPLETE) == []
+    assert bench.verdict(Property.COMPLETE).checked == 10
     bench.write(41, 1, fate=Fate.IN_DOUBT, happens=True)
     bench.flush()
     assert all(_convicted(bench, name) == [] for name in WHILE_REDIRECTING)
@@ -224,6 +225,23 @@ def test_two_blocks_whose_positions_were_swapped_in_map_and_ledger_break_content
     assert _convicted(bench, Property.CONTENT) == [("misdirected", 9), ("misdirected", 14)]
 
 
+def test_a_block_with_two_entries_breaks_exact(bench: Bench) -> None:
+    evidence = bench.evidence()
+    assert evidence.map is not None
+    assert evidence.ledger is not None
+    block = bench.block(12)
+    bench.second[150 * BLOCK : 151 * BLOCK] = block
+    (verdict,) = judge(
+        replace(
+            evidence,
+            map=[*evidence.map, MapRow(12, 1, 150, 1, 2)],
+            ledger=[*evidence.ledger, LedgerRow(150, 12, 2, 1, crc32c(block), 3)],
+        ),
+        [Property.EXACT],
+    )
+    assert [(card.kind, card.lba) for card in verdict.violations] == [("alias", 12), ("alias", 12)]
+
+
 def test_an_entry_of_another_volume_is_no_orphan(bench: Bench) -> None:
     bench.ledger[150] = LedgerRow(150, 30, 1, 1, 0, 9)
     assert _convicted(bench, Property.EXACT) == []
@@ -257,6 +275,15 @@ def test_a_wrong_block_on_the_second_disk_breaks_content(bench: Bench, block: by
     _overwrite(bench, 12, block)
     card = _card(bench, Property.CONTENT)
     assert (card.kind, card.lba, card.found, card.expected) == (kind, 12, found, (Owner(7, 12, 6),))
+
+
+def test_what_lay_on_the_disk_before_is_no_content() -> None:
+    bench = Bench()
+    bench.redirect()
+    bench.write(30, 1, fate=Fate.IN_DOUBT)
+    assert _convicted(bench, Property.CONTENT) == []
+    _overwrite(bench, 30, b"noise" * 102 + b"..")
+    assert _convicted(bench, Property.CONTENT) == [("foreign", 30)]
 
 
 def test_a_wrong_digest_in_the_ledger_breaks_content(bench: Bench) -> None:
@@ -332,6 +359,16 @@ def test_unflushed_data_may_go_in_a_power_cut(bench: Bench) -> None:
     assert all(_convicted(bench, name) == [] for name in WHILE_REDIRECTING)
 
 
+def test_a_block_that_nobody_had_written_before_may_be_without_an_entry_again_after_a_power_cut() -> None:
+    bench = Bench()
+    bench.redirect()
+    bench.write(30, 1)
+    bench.history.mark(MarkKind.POWER_CUT)
+    bench.drop(30)
+    verdict = bench.verdict(Property.COMPLETE)
+    assert (verdict.outcome, verdict.checked) == (Outcome.HELD, 1)
+
+
 # Settled.
 
 
@@ -392,6 +429,17 @@ def test_a_block_that_nobody_wrote_must_keep_its_digest() -> None:
     assert _convicted(bench, Property.SETTLED) == [("changed", 30)]
 
 
+def test_a_block_that_was_only_read_must_keep_its_digest() -> None:
+    bench = Bench()
+    bench.first[30 * BLOCK] = 1
+    bench.redirect()
+    bench.read(30)
+    bench.commit()
+    assert _convicted(bench, Property.SETTLED) == []
+    bench.first[30 * BLOCK] = 2
+    assert _convicted(bench, Property.SETTLED) == [("changed", 30)]
+
+
 def test_what_is_left_in_map_or_ledger_breaks_settled(bench: Bench) -> None:
     bench.commit()
     bench.map[12] = (150, 1, 1)
@@ -408,6 +456,20 @@ def test_a_leak_at_an_early_cut_breaks_conserved(bench: Bench) -> None:
     assert (card.kind, card.lba) == ("leak", None)
     assert card.detail == "cut 1: free 100 + freed 9 + live 50 is not capacity 160"
     assert card.text().startswith("conserved: leak: cut 1: free 100")
+
+
+def test_a_negative_count_breaks_conserved(bench: Bench) -> None:
+    bench.stores.insert(0, StoreCount(160, free=170, live=-10, freed=0))
+    assert _convicted(bench, Property.CONSERVED) == [("leak", None)]
+
+
+def test_a_position_that_the_ledger_lists_twice_breaks_conserved(bench: Bench) -> None:
+    evidence = bench.evidence()
+    assert evidence.ledger is not None
+    listed = [row for row in evidence.ledger if row.lba != 9]
+    twice = next(row for row in listed if row.lba == 12)
+    (verdict,) = judge(replace(evidence, ledger=[*listed, twice]), [Property.CONSERVED])
+    assert [(card.kind, card.lba) for card in verdict.violations] == [("misplaced", 12)]
 
 
 def test_a_count_that_is_not_the_ledgers_breaks_conserved(bench: Bench) -> None:

@@ -207,6 +207,19 @@ def test_data_does_not_come_back_after_an_unmap() -> None:
     assert script.accused() == [(Rule.ORDER, old, ZEROED, read)]
 
 
+def test_zeroes_that_several_unmaps_may_have_caused_do_not_come_between_two_reads_of_data() -> None:
+    script = Script()
+    new = script.change()
+    unmaps = [script.history.begin(Kind.UNMAP, LBA, 1) for _ in range(2)]
+    script.read(new)
+    script.read(ZEROED)
+    assert not script.accused()
+    read = script.read(new)
+    for unmap in unmaps:
+        script.history.end(unmap, Fate.ACKNOWLEDGED)
+    assert script.accused() == [(Rule.ORDER, new, ZEROED, read)]
+
+
 @pytest.mark.parametrize("fate", [Fate.FAILED, Fate.IN_DOUBT])
 def test_a_write_without_success_may_show_up_until_the_next_acknowledged_one(fate: Fate) -> None:
     script = Script()
@@ -290,6 +303,18 @@ def test_a_discard_brings_back_the_version_of_when_redirection_began() -> None:
     assert not script.accused()
     read = script.read(redirected)
     assert script.accused() == [(Rule.UNWRITTEN, redirected, original, read)]
+
+
+def test_a_write_across_a_discard_may_land_before_or_after_it() -> None:
+    script = Script()
+    original = script.change()
+    script.history.mark(MarkKind.REDIRECT)
+    across = script.history.begin(Kind.WRITE, LBA, 1)
+    script.history.mark(MarkKind.DISCARD)
+    script.history.end(across, Fate.ACKNOWLEDGED)
+    assert set(script.allowed()) == {original, across}
+    script.read(across)
+    assert not script.accused()
 
 
 def test_an_empty_history_allows_whatever_was_there() -> None:

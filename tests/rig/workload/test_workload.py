@@ -78,13 +78,15 @@ def test_a_right_unit_is_found_right() -> None:
 
 def test_the_counts_are_those_of_the_requests() -> None:
     async def body() -> None:
-        unit = MemoryUnit(64)
-        counts = await run_workload(unit, PLAN, _history())
+        unit, history = MemoryUnit(64), _history()
+        counts = await run_workload(unit, PLAN, history)
         ops = [op for op, *_ in unit.requests]
         assert counts.reads == ops.count(Op.READ)
         assert counts.flushes == ops.count(Op.FLUSH)
         assert counts.unmaps == ops.count(Op.UNMAP)
         assert counts.acknowledged == ops.count(Op.WRITE) + ops.count(Op.UNMAP) + ops.count(Op.ZERO)
+        for number, (*_, fua) in enumerate(unit.requests, 1):
+            assert (history.operation(number).fate == Fate.DURABLE) == fua
         assert any(fua for *_, fua in unit.requests)
 
     _run(body)
