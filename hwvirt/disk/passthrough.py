@@ -39,7 +39,8 @@ _RESET_ASC = 0x29
 _RESET_ASCQS = range(5)  # power on and resets; the rest of 29h is about the path, not the device
 _WRITE_PROTECTED = Completion(Status.CHECK_CONDITION, sense=encode_sense(WRITE_PROTECTED))
 
-_STATUSES = frozenset(Status)
+_WITHOUT_SENSE = frozenset(Status) - {Status.CHECK_CONDITION}
+_BUSY_STATUSES = (Status.BUSY, Status.TASK_SET_FULL)
 _CLEAN_HOST = (  # the last four only point at the status that came with them
     HostStatus.OK,
     HostStatus.TARGET_FAILURE,
@@ -74,6 +75,8 @@ class _Try(NamedTuple):
 
 class SgDisk:
     """A disk that the kernel drives. As many commands are in flight as threads execute; a node takes 16.
+
+    The deadline becomes the kernel's timeout; its error handler (abort, reset) may add seconds before the answer comes.
 
     It claims nothing: whoever guards the disk holds its block node. `access` READ_ONLY opens the node for reading and
     refuses medium-changing commands itself, since the kernel lets root send them.
@@ -150,10 +153,11 @@ class SgDisk:
                 raise DiskError(f"{self.name}: {describe(command.cdb)}: {end.value} ({detail}).")
 
     def _try(self, command: Command, deadline: Deadline) -> _Try:
-        if deadline.expired:
+        remaining_s = deadline.remaining
+        if not remaining_s:
             return _Try(_End.LATE, detail="the deadline had passed")
         try:
-            outcome = sg_io(self._fd, command, deadline.remaining)
+            outcome = sg_io(self._fd, command, remaining_s)
         except OSError as error:
             if error.errno in _BUSY_ERRNOS:
                 return _Try(_End.BUSY, detail=f"SG_IO: {error.strerror}")
@@ -196,26 +200,24 @@ class _VolatileCache:
 def _judged(outcome: Outcome) -> _Try:
     """Rule 1. Sense data says most and is believed first."""
     status = outcome.status & 0x7E
-    detail = (
-        f"status 0x{outcome.status:02x}, host status {_word(HostStatus, outcome.host_status)}, "
-        f"driver status {_word(DriverStatus, outcome.driver_status)}, {outcome.duration_ms} ms"
-    )
+    clean = outcome.host_status in _CLEAN_HOST and outcome.driver_status in _CLEAN_DRIVER
+    if clean and status in _WITHOUT_SENSE:
+        end = _End.BUSY if status in _BUSY_STATUSES else _End.ANSWERED
+        return _Try(end, Completion(Status(status), (outcome.data,), b"", outcome.residual))
     if status == Status.CHECK_CONDITION and outcome.sense:
         completion = Completion(Status.CHECK_CONDITION, (outcome.data,), outcome.sense, outcome.residual)
         attention = decode_sense(outcome.sense).key is SenseKey.UNIT_ATTENTION
         return _Try(_End.ATTENTION if attention else _End.ANSWERED, completion)
     if outcome.host_status == HostStatus.TIME_OUT or outcome.driver_status == DriverStatus.TIMEOUT:
-        return _Try(_End.LATE, detail=detail)
-    if outcome.host_status in _GONE_HOST:
-        return _Try(_End.GONE, detail=detail)
-    if outcome.host_status not in _CLEAN_HOST or outcome.driver_status not in _CLEAN_DRIVER:
-        return _Try(_End.LOST, detail=detail)
-    if status == Status.CHECK_CONDITION or status not in _STATUSES:
-        return _Try(_End.LOST, detail=detail)
-    completion = Completion(Status(status), (outcome.data,), b"", outcome.residual)
-    if status in (Status.BUSY, Status.TASK_SET_FULL):
-        return _Try(_End.BUSY, completion)
-    return _Try(_End.ANSWERED, completion)
+        return _Try(_End.LATE, detail=_words(outcome))
+    return _Try(_End.GONE if outcome.host_status in _GONE_HOST else _End.LOST, detail=_words(outcome))
+
+
+def _words(outcome: Outcome) -> str:
+    return (
+        f"status 0x{outcome.status:02x}, host status {_word(HostStatus, outcome.host_status)}, "
+        f"driver status {_word(DriverStatus, outcome.driver_status)}, {outcome.duration_ms} ms"
+    )
 
 
 def _tells_reset(sense_data: bytes) -> bool:
