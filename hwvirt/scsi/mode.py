@@ -1,6 +1,6 @@
 """Mode pages: caching and control, with the header and block descriptor before them.
 
-Ref: T10 SPC-4 7.5 (parameter lists, control page), SBC-4 6.5.2 (block descriptors), 6.5.6 (caching page).
+Ref: T10 SPC-4 7.5 (mode parameters, control page), SBC-4 6.5 (block descriptors, caching page).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class PageControl(IntEnum):
-    """Which values of a page are asked for. SPC-4 table 178."""
+    """Which values of a page are asked for. SPC-4 6, MODE SENSE."""
 
     CURRENT = 0
     CHANGEABLE = 1

@@ -84,7 +84,7 @@ class Cdb:
 
     @property
     def usage(self) -> bytes:
-        """CDB usage data: code and service action as they are, then ones where a field is. SPC-4 6.35.3."""
+        """CDB usage data: code and service action as they are, then ones where a field is. SPC-4 6, one command format."""
         usage = bytearray(self.layout.usage)
         usage[0] = self.opcode
         if self.service_action is not None:
@@ -98,7 +98,7 @@ _BY_SERVICE_ACTION: Final[dict[tuple[int, int], Cdb]] = {}
 
 
 def cdb_size(opcode: int) -> int:
-    """Bytes of a CDB with this operation code; 0 where the code does not say. SPC-4 table 25."""
+    """Bytes of a CDB with this operation code; 0 where the code does not say. SPC-4 4.2.5."""
     return (6, 10, 10, 0, 16, 12, 0, 0)[opcode >> 5]
 
 

@@ -1,6 +1,6 @@
 """Parameter data of commands that are neither about identity nor about modes: capacity, LUNs, LBA status, UNMAP lists.
 
-Ref: T10 SBC-4 5.6 (GET LBA STATUS), 5.19, 5.20 (READ CAPACITY), 5.35 (UNMAP), SPC-4 6.33 (REPORT LUNS), SAM-5 4.7 (LUNs).
+Ref: T10 SBC-4 5 (GET LBA STATUS, READ CAPACITY, UNMAP), SPC-4 6 (REPORT LUNS), SAM-5 4.7 (LUNs).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Capacity:
 
 
 class LbaStatus(IntEnum):
-    """Provisioning status of a run of blocks. SBC-4 table 63."""
+    """Provisioning status of a run of blocks. SBC-4 5, GET LBA STATUS."""
 
     MAPPED = 0
     DEALLOCATED = 1

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from typing_extensions import override
-
 from hwvirt.scsi.layout import Bits, Int, Layout
 from hwvirt.scsi.status import SenseKey
 
@@ -73,7 +71,6 @@ class Sense:
         """The same sense with `lba` in INFORMATION."""
         return replace(self, information=lba)
 
-    @override
     def __str__(self) -> str:
         """For people: "medium error, unrecovered read error (3/11/00), information 0x1f400"."""
         name = _NAMES.get((self.asc, self.ascq))

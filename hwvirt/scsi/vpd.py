@@ -1,7 +1,7 @@
 """Who a logical unit is and what it can do: INQUIRY data and vital product data pages, made and read.
 
 Decoders take what disks send: pages may be shorter or longer than ours; what is missing counts as zero.
-Ref: T10 SPC-4 6.6 (INQUIRY), 7.8 (VPD pages), SBC-4 6.6 (block VPD pages).
+Ref: T10 SPC-4 6 (INQUIRY), 7.8 (VPD pages), SBC-4 6 (block VPD pages).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Page(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a logical unit says it is. `naa` is its NAA designator (SPC-4 7.8.6.6) as a number of 64 bits, or 128 for NAA 6.
+    """Who a logical unit says it is. `naa` is its NAA designator as a number of 64 bits, or 128 for NAA 6.
 
     Raises ValueError for text that is not printable ASCII or too long, and for a number that is no NAA designator.
     """
@@ -113,7 +113,7 @@ class Provisioning:
 
 _SPC_4 = 0x06
 _FORMAT = 2
-_VERSIONS = (0x00A0, 0x0460, 0x0600)  # SAM-5, SPC-4, SBC-4, no version claimed of each. SPC-4 table 142
+_VERSIONS = (0x00A0, 0x0460, 0x0600)  # SAM-5, SPC-4, SBC-4, no version claimed of each
 _STANDARD = Layout(
     "standard INQUIRY data",
     96,

@@ -12,7 +12,7 @@ from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Write
 
 class MemoryVolume:
     """`blocks` zeroed blocks. `faults` are the senses that reads, writes and unmaps of an LBA end with; `calls` is what
-    was asked for, in order; while `pause` is set, every call waits for it."""
+    was asked for, in order; `received` the data of the last write, as it came; while `pause` is set, every call waits for it."""
 
     def __init__(self, blocks: int, block_bytes: int = 4096) -> None:
         self.blocks = blocks
@@ -23,6 +23,7 @@ class MemoryVolume:
         self.faults: dict[int, Sense] = {}
         self.flush_fault: Sense | None = None
         self.calls: list[tuple[str, int]] = []
+        self.received: list[Pieces] = []
         self.pause: asyncio.Event | None = None
 
     async def read(self, extents: Sequence[Extent]) -> list[Pieces | CheckCondition]:
@@ -34,6 +35,7 @@ class MemoryVolume:
         self, writes: Sequence[Write], durability: Durability = Durability.VOLATILE
     ) -> list[CheckCondition | None]:
         self.calls.append(("write" if durability is Durability.VOLATILE else "write durable", len(writes)))
+        self.received = [write.data for write in writes]
         await self._paused()
         return [self._write(lba, data) for lba, data in writes]
 

@@ -1,6 +1,6 @@
 """Commands about the unit's condition: whether it is ready, starting and stopping it, what it has to say.
 
-Ref: T10 SPC-4 6.39 (REQUEST SENSE), 6.47 (TEST UNIT READY), SBC-4 5.31 (START STOP UNIT).
+Ref: T10 SPC-4 6 (REQUEST SENSE, TEST UNIT READY), SBC-4 5 (START STOP UNIT).
 """
 
 from __future__ import annotations

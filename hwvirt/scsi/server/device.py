@@ -4,7 +4,7 @@ Rule 1: consecutive reads of a batch are one call of the volume, and so are cons
 Rule 2: what is answered without the volume (refusals, no blocks) does not part a run of reads or writes.
 Rule 3: a command that must be alone has the unit to itself, across all batches under way.
 
-Ref: T10 SAM-5 5 (command model, unit attentions), SPC-4 4.5, 5; SBC-4 4, 5.
+Ref: T10 SAM-5 5 (commands, unit attentions), SPC-4 4.5 (sense data).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class DeviceServer:
     """Executes commands against a volume; a `LogicalUnit`. For one thread; batches may overlap in time.
 
     Nothing suspends that the volume does not suspend, unless a command must be alone and another is under way.
-    `luns` are what REPORT LUNS tells; `limits` what one command may ask for.
+    `luns` are what REPORT LUNS tells; `limits` what one command may ask for. Raises ValueError for a volume without blocks.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class DeviceServer:
         limits: BlockLimits | None = None,
         sense_format: SenseFormat = SenseFormat.FIXED,
     ) -> None:
+        if not volume.blocks:
+            raise ValueError("a logical unit has at least one block")
         self._unit = Unit(volume, identity, limits or default_limits(volume.block_bytes), luns, sense_format)
         self._gate = Gate()
 

@@ -1,6 +1,6 @@
 """Commands about what the unit is. They touch no block, and are served whether it is started or not.
 
-Ref: T10 SPC-4 6.6 (INQUIRY), 6.11, 6.12 (MODE SENSE), 6.33 (REPORT LUNS), SBC-4 5.19, 5.20 (READ CAPACITY).
+Ref: T10 SPC-4 6 (INQUIRY, MODE SENSE, REPORT LUNS), SBC-4 5 (READ CAPACITY).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Commands that need the medium, other than reads and writes: a stopped unit refuses them.
 
-Ref: T10 SBC-4 5.3 (COMPARE AND WRITE), 5.6 (GET LBA STATUS), 5.33, 5.34 (SYNCHRONIZE CACHE), 5.35 (UNMAP),
-5.36, 5.37 (VERIFY), 5.50, 5.51 (WRITE SAME).
+Ref: T10 SBC-4 5 (COMPARE AND WRITE, GET LBA STATUS, SYNCHRONIZE CACHE, UNMAP, VERIFY, WRITE SAME).
 """
 
 from __future__ import annotations
@@ -69,7 +68,9 @@ async def _unmap(unit: Unit, request: Request) -> bytes:
         raise CheckCondition(INVALID_FIELD_IN_PARAMETER_LIST)
     for lba, blocks in extents:
         unit.refuse_outside(lba, blocks)
-    _raise_first(await unit.volume.unmap([extent for extent in extents if extent.blocks]))
+    extents = [extent for extent in extents if extent.blocks]
+    if extents:
+        _raise_first(await unit.volume.unmap(extents))
     return b""
 
 

@@ -1,4 +1,4 @@
-"""REPORT SUPPORTED OPERATION CODES: the command table, told to the initiator. Ref: T10 SPC-4 6.35."""
+"""REPORT SUPPORTED OPERATION CODES: the command table, told to the initiator. Ref: T10 SPC-4 6."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["report_supported_operation_codes"]
 
 
 class _Report(IntEnum):
-    """Reporting options. SPC-4 table 286."""
+    """Reporting options. SPC-4 6, REPORT SUPPORTED OPERATION CODES."""
 
     ALL = 0
     OPCODE = 1  # one without service actions

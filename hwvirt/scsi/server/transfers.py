@@ -1,7 +1,7 @@
 """READ and WRITE in all their sizes: the data path, so a CDB is taken apart by one call of a precompiled struct.
 
 FUA on a READ asks for nothing that a volume does not do anyway: it returns the newest version of a block.
-Ref: T10 SBC-4 5.15 to 5.18 (READ), 5.38 to 5.41 (WRITE); SBC-2 for those of six bytes.
+Ref: T10 SBC-4 5 (READ, WRITE); SBC-2 for those of six bytes.
 """
 
 from __future__ import annotations
