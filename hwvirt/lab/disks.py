@@ -2,15 +2,12 @@
 
     python -m hwvirt.lab.disks '{"kind": "scsi-debug", "size_bytes": 67108864, "block_bytes": 4096}' ...
 
-makes the disks, prints for each its identity as a line of JSON and removes them when it gets a line or SIGTERM.
+makes the disks, prints for each its identity as a line of JSON and removes them when it gets an empty line or SIGTERM.
 """
 
 from __future__ import annotations
 
 import fcntl
-import select
-import signal
-import socket
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from hwvirt.disk.loopdev import LoopDevice
-from hwvirt.lab.guest.system import KernelObjects, configfs, load_modules, remove_module, write
+from hwvirt.lab.guest.system import KernelObjects, configfs, load_modules, remove_module, requests, write
 from hwvirt.lab.process import LabError
 from hwvirt.units import Deadline
 
@@ -246,16 +243,14 @@ def loopback_lun(backstore: Path, name: str, undo: ExitStack) -> Path:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Makes the disks, prints their identities, waits for a line, the end of input or SIGTERM, removes the disks."""
-    told_to_end, wakeup = socket.socketpair()  # a signal that comes just before select must not be missed
-    wakeup.setblocking(False)
-    signal.set_wakeup_fd(wakeup.fileno())
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    """Makes the disks, prints their identities, waits for an empty line or SIGTERM, removes the disks."""
+    told = requests()
     with ExitStack() as stack:
         for text in argv[1:]:
             disk = stack.enter_context(make(msgspec.json.decode(text, type=Spec)))
             print(msgspec.json.encode(disk).decode(), flush=True)
-        select.select([sys.stdin, told_to_end], [], [])
+        for line in told:
+            print(f"no request is known here: {line!r}", file=sys.stderr)
     return 0
 
 

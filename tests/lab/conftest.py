@@ -9,9 +9,9 @@ from hwvirt.lab.kernel import Kernel
 from hwvirt.lab.process import lab_missing
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _user_mode_linux() -> None:
-    if shutil.which("linux.uml") is None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that boot kernels need one."""
+    if item.get_closest_marker("lab") is not None and shutil.which("linux.uml") is None:
         pytest.skip(lab_missing())
 
 

@@ -15,7 +15,7 @@ from hwvirt.lab.cables import DirectEthernet, EthernetCable, Pacer, SerialCable
 from hwvirt.lab.kernel import Kernel, ProgramFailed
 from hwvirt.units import Deadline
 
-pytestmark = pytest.mark.lab
+lab = pytest.mark.lab
 
 ALL_BYTES = bytes(range(256))
 
@@ -189,6 +189,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield Pair(a, b, ethernet, serial)
 
 
+@lab
 def test_two_kernels_ping_until_the_cable_is_cut_and_again_when_it_is_healed(pair: Pair) -> None:
     pair.ping()
     pair.ethernet.cut()
@@ -198,6 +199,7 @@ def test_two_kernels_ping_until_the_cable_is_cut_and_again_when_it_is_healed(pai
     pair.ping()
 
 
+@lab
 def test_a_cable_outlives_the_power_cycle_of_a_kernel(pair: Pair) -> None:
     pair.ping()
     pair.b.power_cut()
@@ -208,6 +210,7 @@ def test_a_cable_outlives_the_power_cycle_of_a_kernel(pair: Pair) -> None:
     pair.ping()
 
 
+@lab
 def test_all_bytes_cross_a_serial_cable_between_two_kernels_at_its_rate(pair: Pair) -> None:
     sent = ALL_BYTES * 9
     (pair.b.share / "sent").write_bytes(sent)
@@ -224,6 +227,7 @@ def test_all_bytes_cross_a_serial_cable_between_two_kernels_at_its_rate(pair: Pa
     pair.a.signal(echo, "TERM")
 
 
+@lab
 def test_the_first_descriptors_of_a_process_are_good_enough_for_a_cable(tmp_path: Path) -> None:
     program = (
         "import socket, sys; near, far = socket.socketpair()\n"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from hwvirt.lab.process import LabError
 from hwvirt.units import Deadline
 
-__all__ = ["KernelObjects", "configfs", "load_modules", "remove_module", "write"]
+__all__ = ["KernelObjects", "configfs", "load_modules", "remove_module", "requests", "write"]
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ _CONFIGFS = Path("/sys/kernel/config")
 _NETLINK_KOBJECT_UEVENT = 15
 _KERNEL_GROUP = 1
 _EVENT_BYTES = 1 << 16
+_INPUT_BYTES = 4096
 
 
 def load_modules(*modules: str, parameters: Iterable[str] = ()) -> None:
@@ -55,6 +57,30 @@ def write(path: Path, value: str) -> None:
         path.write_text(value)
     except OSError as error:
         raise LabError(f"the kernel refuses {value!r} in {path}: {error.strerror}") from error
+
+
+def requests() -> Iterator[bytes]:
+    """Lines of standard input as they come, until an empty one, the end of input, or SIGTERM from this call on."""
+    told_to_end, wakeup = socket.socketpair()  # a signal that comes just before select must not be missed
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.fileno())
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    return _lines(told_to_end, wakeup)
+
+
+def _lines(told_to_end: socket.socket, wakeup: socket.socket) -> Iterator[bytes]:
+    rest = b""
+    with told_to_end, wakeup:
+        sources = [0, told_to_end.fileno()]
+        while told_to_end.fileno() not in select.select(sources, [], [])[0]:
+            data = os.read(0, _INPUT_BYTES)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if not line:
+                    return
+                yield line
+            if not data:
+                return
 
 
 class KernelObjects:
