@@ -121,7 +121,8 @@ class Stage:
         return [
             record._replace(lba=record.lba - window.lba)
             for record in read_witness(str(self.witness_path(name)))
-            if record.lba < window.lba + window.blocks and window.lba < record.lba + record.blocks
+            # A command that names no extent may have changed any block.
+            if not record.blocks or (record.lba < window.lba + window.blocks and window.lba < record.lba + record.blocks)
         ]
 
     def witness_path(self, disk: str) -> Path:

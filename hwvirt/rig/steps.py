@@ -31,7 +31,7 @@ from hwvirt.rig.judge.history import MarkKind
 from hwvirt.rig.judge.judge import judge
 from hwvirt.rig.judge.verdict import Outcome, Property, Verdict
 from hwvirt.rig.stage import Stage
-from hwvirt.rig.workload import Counts, Mix, WorkloadPlan, fill, run_workload
+from hwvirt.rig.workload import Counts, Mix, WorkloadPlan, fill, read_all, run_workload
 from hwvirt.trace import Trace
 
 __all__ = ["STEPS", "Performance", "name_of"]
@@ -121,6 +121,9 @@ async def _workload(run: Performance, step: Workload) -> None:
 
     async def reconnect() -> Initiator:
         await faults.finish()
+        await stage.bench.check_alive()
+        if unit.initiators.get((step.controller, step.lun)) is path:
+            raise RigError(f"the path to {step.controller}/{step.lun} was lost, and no fault of the rig had done it.")
         return await stage.initiator(step.controller, step.lun)
 
     stop = asyncio.Event()
@@ -178,10 +181,13 @@ async def _restart(run: Performance, step: Restart | Crash) -> None:
 
 
 async def _judge(run: Performance, step: Judge) -> None:
-    wanted = tuple(Property(name.value) for name in step.properties) if step.properties else tuple(Property)
+    wanted = step.properties or tuple(Property)
     loop = asyncio.get_running_loop()
     found: dict[Property, list[Verdict]] = {}
     for unit in run.stage.judged_units():
+        # The last word of the host path: also blocks that the workload did not happen to read again.
+        path = await run.stage.initiator(unit.controller, unit.lun)
+        run.counts.mismatches += (await read_all(path, unit.history)).mismatches
         evidence = await gather(run.stage, unit, run.replay)
         for verdict in await loop.run_in_executor(None, judge, evidence, wanted):
             found.setdefault(verdict.property, []).append(verdict)

@@ -10,7 +10,8 @@ import pytest
 
 from hwvirt.rig.file import parse_rig
 from hwvirt.rig.file.model import Backing, HostPath, LoopNode, Overcommit
-from hwvirt.rig.file.scenario import Counter, Property
+from hwvirt.rig.file.scenario import Counter
+from hwvirt.rig.judge.verdict import Property
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "hwvirt/cli/rig_template.yaml"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from hwvirt.rig.judge.verdict import Property
+
 __all__ = [
     "AfterCount",
     "AtShare",
@@ -26,7 +28,6 @@ __all__ = [
     "Judge",
     "Mix",
     "Moment",
-    "Property",
     "Relation",
     "Restart",
     "Scenario",
@@ -87,21 +88,6 @@ class Expectation:
     def text(self) -> str:
         """For people: "acknowledged >= 10000"."""
         return f"{self.counter.value} {self.relation.value} {self.value}"
-
-
-class Property(Enum):
-    """What the judge can prove (docs/design.md, "What the judge proves")."""
-
-    UNTOUCHED = "untouched"
-    COMPLETE = "complete"
-    EXACT = "exact"
-    CONTENT = "content"
-    CONSISTENT = "consistent"
-    DURABLE = "durable"
-    FENCED = "fenced"
-    FROZEN = "frozen"
-    SETTLED = "settled"
-    CONSERVED = "conserved"
 
 
 @dataclass(frozen=True, slots=True)

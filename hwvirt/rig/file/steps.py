@@ -26,7 +26,6 @@ from hwvirt.rig.file.scenario import (
     Judge,
     Mix,
     Moment,
-    Property,
     Relation,
     Restart,
     Scenario,
@@ -34,6 +33,7 @@ from hwvirt.rig.file.scenario import (
     Step,
     Workload,
 )
+from hwvirt.rig.judge.verdict import Property
 
 __all__ = ["parse_expect", "parse_scenarios"]
 
