@@ -12,7 +12,8 @@ from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Write
 
 class MemoryVolume:
     """`blocks` zeroed blocks. `faults` are the senses that reads, writes and unmaps of an LBA end with; `calls` is what
-    was asked for, in order; `received` the data of the last write, as it came; while `pause` is set, every call waits for it."""
+    was asked for, in order; `received` is the data of the last write, as it came; `pause` holds calls while it is clear.
+    """
 
     def __init__(self, blocks: int, block_bytes: int = 4096) -> None:
         self.blocks = blocks

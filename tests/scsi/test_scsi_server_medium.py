@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from hwvirt.scsi import opcodes, parameters
-from hwvirt.scsi.cdb import read_16, unmap, write_same_16_unmap
+from hwvirt.scsi.cdb import inquiry, read_16, unmap, write_same_16_unmap
 from hwvirt.scsi.command import Command, Completion
 from hwvirt.scsi.opcodes import COMMANDS, Cdb
 from hwvirt.scsi.sense import (
@@ -22,12 +22,15 @@ from hwvirt.scsi.sense import (
     WRITE_PROTECTED,
     decode_sense,
 )
+from hwvirt.scsi.server import DeviceServer, run_now
 from hwvirt.scsi.server.condition import CONDITION
 from hwvirt.scsi.server.information import INFORMATION
 from hwvirt.scsi.server.medium import MEDIUM
 from hwvirt.scsi.status import Status
 from hwvirt.scsi.volume import Extent
-from tests.scsi.scsikit import BLOCK, Bench, block, blocks, sense_of
+from hwvirt.scsi.vpd import BlockLimits
+from tests.scsi.memory_volume import MemoryVolume
+from tests.scsi.scsikit import BLOCK, IDENTITY, Bench, block, blocks, sense_of
 
 GOOD = Completion(Status.GOOD)
 VERIFIES = [opcodes.VERIFY_10, opcodes.VERIFY_16]
@@ -81,8 +84,10 @@ def test_verify_reads_in_bounded_pieces() -> None:
     assert bench.volume.calls == [("read", 1)] * 3
     last = bench.volume.blocks - 1
     bench.volume.content[last * BLOCK] = 1
-    expected = (bytes(len(bench.volume.content) - 1 - BLOCK) + b"\1",)
-    assert bench.sense(opcodes.VERIFY_16, expected, lba=1, blocks=last, bytchk=1) == MISCOMPARE
+    expected = bytearray(bench.volume.content[BLOCK:])
+    bench.do(opcodes.VERIFY_16, (expected,), lba=1, blocks=last, bytchk=1)
+    expected[-BLOCK] = 0
+    assert bench.sense(opcodes.VERIFY_16, (expected,), lba=1, blocks=last, bytchk=1) == MISCOMPARE
 
 
 @pytest.mark.parametrize("row", FLUSHES, ids=lambda row: row.name)
@@ -196,6 +201,21 @@ def test_compare_and_write_refuses_what_it_cannot_do(bench: Bench) -> None:
     bench.volume.faults = {0: UNRECOVERED_READ_ERROR}
     assert bench.sense(row, (block(0),) * 2, lba=0, blocks=1) == UNRECOVERED_READ_ERROR.at(0)
     assert ("write", 1) not in bench.volume.calls
+
+
+def test_limits_of_a_unit_can_be_set_and_are_told() -> None:
+    limits = BlockLimits(max_compare_and_write=1, max_transfer=2, max_unmap=3, max_unmap_extents=1, max_write_same=4)
+    server = DeviceServer(MemoryVolume(64, BLOCK), IDENTITY, limits=limits)
+    batch = [
+        Command(opcodes.COMPARE_AND_WRITE.encode(blocks=2), (bytes(4 * BLOCK),)),
+        Command(read_16(0, 3), (), 3 * BLOCK),
+        unmap([Extent(0, 4)]),
+        write_same_16_unmap(0, 5),
+    ]
+    refused = [sense_of(answer) for answer in run_now(server.execute(batch))]
+    assert refused == [INVALID_FIELD_IN_CDB, INVALID_FIELD_IN_CDB, INVALID_FIELD_IN_PARAMETER_LIST, INVALID_FIELD_IN_CDB]
+    (told,) = run_now(server.execute([Command(inquiry(0xB0, 255), (), 255)]))
+    assert BlockLimits.decode(b"".join(told.data)) == limits
 
 
 def test_commands_around_a_compare_and_write_keep_their_order(bench: Bench) -> None:
