@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from errno import ECONNRESET, ENOTCONN
 from typing import Final, NamedTuple, cast
 
-from typing_extensions import override
-
 from hwvirt.buffers import Buffer, Pieces, ReceiveBuffer, length
 from hwvirt.errors import InfrastructureError
 from hwvirt.host.initiator import Answer, Op
@@ -57,6 +55,7 @@ class NbdInitiator(asyncio.BufferedProtocol):
         self._dialogue = Dialogue(propose(export, contexts))
         self._offer: Offer | None = None
         self._block_bytes = _LEAST_BLOCK_BYTES
+        self._most_bytes = MAX_TRANSFER_BYTES
         self._buffer = ReceiveBuffer()
         self._wanted = 1
         self._cookie = 0
@@ -73,16 +72,21 @@ class NbdInitiator(asyncio.BufferedProtocol):
 
         Raises InfrastructureError when nobody listens there, or the server does not offer the export.
         """
-        place = f"{host} port {port}"
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                _, initiator = await asyncio.get_running_loop().create_connection(lambda: cls(export, contexts), host, port)
-                await initiator._ready
+                transport, initiator = await loop.create_connection(lambda: cls(export, contexts), host, port)
+                try:
+                    await initiator._ready
+                finally:
+                    if initiator._offer is None:
+                        transport.abort()
         except TimeoutError as error:
-            raise InfrastructureError(f"the NBD server at {place} does not answer.") from error
+            raise InfrastructureError(f"the NBD server at {host} port {port} does not answer.") from error
         except OSError as error:
             raise InfrastructureError(
-                f"no NBD server at {place}: {error.strerror or error}.", next_step="Start it, or correct the address."
+                f"no NBD server at {host} port {port}: {error.strerror or error}.",
+                next_step="Start it, or correct the address.",
             ) from error
         return initiator
 
@@ -108,6 +112,8 @@ class NbdInitiator(asyncio.BufferedProtocol):
         size = blocks * self._block_bytes
         if length(data) != (size if op is Op.WRITE else 0):
             raise ValueError(f"{op.value} of {blocks} blocks with {length(data)} bytes of data")
+        if size > self._most_bytes:
+            raise ValueError(f"{op.value} of {blocks} blocks, more than the {self._most_bytes} bytes that the server takes")
         if op is Op.FLUSH:
             lba = size = 0
         flags = CommandFlag.FUA if fua else 0
@@ -125,14 +131,15 @@ class NbdInitiator(asyncio.BufferedProtocol):
             answered: asyncio.Future[Answer] = self._loop.create_future()
             reply = ChunkedReply()
             pending = _Pending(answered.set_result, lba * self._block_bytes, 0)
-            cookie = self._send(CommandType.BLOCK_STATUS, 0, pending, (after - lba) * self._block_bytes, ())
+            size = min((after - lba) * self._block_bytes, self._most_bytes)
+            cookie = self._send(CommandType.BLOCK_STATUS, 0, pending, size, ())
             self._chunked[cookie] = reply
             error = (await answered).error
             found = [run for number, run in reply.runs if self._agreed.contexts.get(number) == context]
             if error or not found:
                 raise InfrastructureError(f"the NBD server tells no {context} (errno {error}).")
-            for size, value in found:
-                run = min(size // self._block_bytes, after - lba)
+            for run_bytes, value in found:
+                run = min(run_bytes // self._block_bytes, after - lba)
                 runs.append((run, value))
                 lba += run
         return runs
@@ -155,18 +162,15 @@ class NbdInitiator(asyncio.BufferedProtocol):
 
     # -- the transport's side
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The server will greet."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
 
-    @override
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
         del sizehint
         return self._buffer.writable(self._wanted)
 
-    @override
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes arrived."""
         self._buffer.received(nbytes)
@@ -178,11 +182,9 @@ class NbdInitiator(asyncio.BufferedProtocol):
         except InfrastructureError as error:
             self._end(error)
 
-    @override
     def eof_received(self) -> None:
         """The server sends no more: the transport closes itself."""
 
-    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Whatever has no answer is in doubt."""
         self._end(InfrastructureError(f"the NBD server ended the connection{f': {exc}' if exc else ''}."))
@@ -221,6 +223,7 @@ class NbdInitiator(asyncio.BufferedProtocol):
         if dialogue.agreement is not None:
             self._offer = offer = dialogue.agreement
             self._block_bytes = max(offer.least_bytes, _LEAST_BLOCK_BYTES)
+            self._most_bytes = min(offer.most_bytes, MAX_TRANSFER_BYTES)
             self._wanted = 1
             self._ready.set_result(None)
 
@@ -268,8 +271,8 @@ class NbdInitiator(asyncio.BufferedProtocol):
         reply.add(kind, payload)
         if not flags & ChunkFlag.DONE:
             return ()
-        del self._pending[cookie], self._chunked[cookie]
         data = () if reply.error else reply.content(request.offset, request.read_bytes)
+        del self._pending[cookie], self._chunked[cookie]
         return ((request.done, Answer(reply.error, False, data)),)
 
     def _request(self, cookie: int) -> _Pending:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from errno import EINVAL, EIO
 from typing import Final, Protocol, cast
 
-from typing_extensions import override
-
 from hwvirt.buffers import Buffer, ReceiveBuffer
 from hwvirt.host.nbd.dialogue import Dialogue
 from hwvirt.host.nbd.execution import failure_of, perform
@@ -65,7 +63,6 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- the transport's side
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake begins, and the time for it runs."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
@@ -78,37 +75,31 @@ class Connection(asyncio.BufferedProtocol):
         self._house.entered(self)
         self._send(self._dialogue.outgoing())
 
-    @override
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
         del sizehint
         return self._buffer.writable(self._wanted)
 
-    @override
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes arrived."""
         self._buffer.received(nbytes)
         self._advance()
 
-    @override
     def eof_received(self) -> bool:
         """The client sends no more; the transport stays until the last reply has gone."""
         self.finish()
         return True
 
-    @override
     def pause_writing(self) -> None:
         """The client does not read."""
         self._choked = True
         self._steer()
 
-    @override
     def resume_writing(self) -> None:
         """The client reads again."""
         self._choked = False
         self._advance()
 
-    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Requests in flight go on; their replies have nowhere to go."""
         self._lost = self._ending = True

@@ -43,7 +43,7 @@ def failure_of(completion: Completion) -> Failure | None:
     """None for GOOD."""
     if completion.status == Status.GOOD:
         return None
-    if completion.status != Status.CHECK_CONDITION:
+    if completion.status != Status.CHECK_CONDITION or not completion.sense:
         return Failure(EIO, Status(completion.status).name.replace("_", " "))
     sense = decode_sense(completion.sense)
     return Failure(errno_of(sense), str(sense))
@@ -62,7 +62,7 @@ async def _execute(lun: LogicalUnit, commands: Sequence[Command]) -> list[Comple
 
 
 def _met_attention(completion: Completion) -> bool:
-    if completion.status != Status.CHECK_CONDITION:
+    if completion.status != Status.CHECK_CONDITION or not completion.sense:
         return False
     return decode_sense(completion.sense).key == SenseKey.UNIT_ATTENTION
 

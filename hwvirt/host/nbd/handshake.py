@@ -41,7 +41,7 @@ __all__ = ["Agreement", "negotiate"]
 _MAX_OPTION_BYTES: Final = 1 << 16
 _MAX_OPTIONS: Final = 256
 _MAX_QUERIES: Final = 64
-_KNOWN_CLIENT_FLAGS: Final = ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES
+_KNOWN_CLIENT_FLAGS: Final = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def take_requests(unread: memoryview, most_requests: int, most_bytes: int) -> Ta
 class _Rule(NamedTuple):
     """What a request must be: its flags, its longest length, the errno beyond the end, whether it writes, its alignment."""
 
-    flags: CommandFlag
+    flags: int
     most_bytes: int
     beyond: int
     writes: bool

@@ -146,8 +146,8 @@ class CommandType(IntEnum):
     BLOCK_STATUS = 7
 
 
-class CommandFlag(IntFlag):
-    """Modifiers of a request."""
+class CommandFlag(IntEnum):
+    """Modifiers of a request. No IntFlag: its operators are Python calls, too dear for every request."""
 
     FUA = 1 << 0
     NO_HOLE = 1 << 1
@@ -156,7 +156,7 @@ class CommandFlag(IntFlag):
     FAST_ZERO = 1 << 4
 
 
-class ChunkFlag(IntFlag):
+class ChunkFlag(IntEnum):
     """Modifiers of a structured reply chunk."""
 
     DONE = 1 << 0
