@@ -122,13 +122,13 @@ def contents(disk: SgDisk, path: str) -> Any:
 
 
 def many_threads(disk: SgDisk, path: str) -> Any:
-    """More commands at once than a node takes; each lasts 5 ms."""
+    """More commands at once than a node takes; each lasts 50 ms, so that they do meet."""
     ends: list[bool] = []
 
     def reader(lba: int) -> None:
-        ends.extend(read(disk, lba, 8).good for _ in range(10))
+        ends.extend(read(disk, lba, 8).good for _ in range(3))
 
-    (DEBUG / "ndelay").write_text("5000000")
+    (DEBUG / "ndelay").write_text("50000000")
     try:
         threads = [threading.Thread(target=reader, args=(number * 8,)) for number in range(32)]
         for thread in threads:

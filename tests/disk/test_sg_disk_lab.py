@@ -70,7 +70,7 @@ def test_what_was_written_is_read_in_every_shape(ask: Ask) -> None:
 
 
 def test_more_commands_at_once_than_a_node_takes_all_end_well(ask: Ask) -> None:
-    assert ask("many_threads") == [320, True]
+    assert ask("many_threads") == [96, True]
 
 
 def test_medium_error_comes_out_with_its_lba_and_for_its_item_only(ask: Ask) -> None:
