@@ -1,19 +1,38 @@
-"""The configuration of one controller daemon: a JSON file, written by the rig runner or by hand."""
+"""The configuration of one controller daemon: a JSON file, written by the rig runner or by hand. See docs/controller.md."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from hwvirt.disk.open import DiskKind
 from hwvirt.errors import UsageError
 
-__all__ = ["Config", "DiskConfig", "LinkConfig", "LinkRole", "LunConfig", "NbdConfig", "StoreConfig", "load_config"]
-
+__all__ = [
+    "Config",
+    "DiskConfig",
+    "LinkConfig",
+    "LinkRole",
+    "LunConfig",
+    "NbdConfig",
+    "StoreConfig",
+    "load_config",
+    "refuse_misfits",
+]
 
 LinkRole = Literal["listen", "connect"]
+_Blocks = Annotated[int, Meta(ge=0, le=1 << 60)]
+_Lun = Annotated[int, Meta(ge=0, le=255)]
+_Name = Annotated[str, Meta(min_length=1, max_length=64)]
+_Path = Annotated[str, Meta(min_length=1)]
+_Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -23,57 +42,62 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class DiskConfig(_Strict, frozen=True):
     """A disk image or a device node; `kind` says how CDBs reach it. `witness`: the log of medium-changing CDBs."""
 
-    name: str
-    path: str
+    name: _Name
+    path: _Path
     kind: DiskKind = "file"
-    block_bytes: int = 4096
+    block_bytes: Literal[512, 4096] = 4096
     witness: str = ""
 
 
 class LunConfig(_Strict, frozen=True):
     """A logical unit: `own` and `redirect` lie at `lba` on the disk, `frozen` shows the first volume of LUN `of`."""
 
-    lun: int
+    lun: _Lun
     mode: Literal["own", "redirect", "frozen", "forward"]
-    lba: int = 0
-    blocks: int = 0
-    of: int = 0
-    remote_lun: int = 0
+    lba: _Blocks = 0
+    blocks: _Blocks = 0
+    of: _Lun = 0
+    remote_lun: _Lun = 0
     start: Literal["own", "redirecting"] = "redirecting"
+
+    @property
+    def lies_on_disk(self) -> bool:
+        """Whether `lba` and `blocks` say where it lies."""
+        return self.mode in ("own", "redirect")
 
 
 class StoreConfig(_Strict, frozen=True):
     """The part of the disk that takes the other controller's blocks."""
 
-    lba: int
-    blocks: int
+    lba: _Blocks
+    blocks: Annotated[int, Meta(ge=1, le=1 << 60)]
 
 
 class LinkConfig(_Strict, frozen=True):
     """The second path: one side listens, the other connects. `secret_file` holds the shared secret."""
 
     role: LinkRole
-    host: str
-    port: int
-    peer: str
-    secret_file: str
-    stall_s: float = 30.0
-    up_within_s: float = 10.0
+    host: _Path
+    port: _Port
+    peer: _Name
+    secret_file: _Path
+    stall_s: Annotated[float, Meta(ge=0)] = 30.0
+    up_within_s: Annotated[float, Meta(gt=0)] = 10.0
 
 
 class NbdConfig(_Strict, frozen=True):
     """Where hosts reach the logical units; port 0 takes a free one."""
 
-    host: str = "127.0.0.1"
-    port: int = 0
+    host: _Path = "127.0.0.1"
+    port: _Port = 0
 
 
 class Config(_Strict, frozen=True):
     """One controller."""
 
-    name: str
-    state_dir: str
-    control: str
+    name: _Name
+    state_dir: _Path
+    control: _Path
     disk: DiskConfig
     luns: list[LunConfig]
     store: StoreConfig | None = None
@@ -84,10 +108,75 @@ class Config(_Strict, frozen=True):
 def load_config(path: Path) -> Config:
     """The configuration in the file. Raises UsageError with the file, the place in it and the reason."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Config)
+        config = msgspec.convert(json.loads(path.read_bytes(), object_pairs_hook=_without_doubles), Config)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.", next_step="Name a controller configuration file.") from error
     except msgspec.ValidationError as error:
-        raise UsageError(f"{path}: {error}.", next_step="See docs/controller.md for the keys.") from error
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{path}: not JSON: {error}.") from error
+        raise UsageError(f"{path}: {_in_words(str(error))}.", next_step=_KEYS) from error
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}.", next_step=_KEYS) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: not JSON: {error}.", next_step=_KEYS) from error
+    except _DoubledKey as error:
+        raise UsageError(f"{path}: key '{error}' is there twice.", next_step="Remove one of them.") from error
+    _refuse_overlaps(path, config)
+    return config
+
+
+def refuse_misfits(config: Config, disk_blocks: int) -> None:
+    """Raises UsageError for a LUN or store that reaches beyond the end of the disk."""
+    for name, lba, blocks in _places(config):
+        if lba + blocks > disk_blocks:
+            raise UsageError(
+                f"controller {config.name}: {name} ends at block {lba + blocks - 1}, but disk {config.disk.name} "
+                f"({config.disk.path}) has {disk_blocks} blocks of {config.disk.block_bytes} bytes.",
+                next_step="Give it fewer blocks, or a bigger disk.",
+            )
+
+
+_KEYS = "See docs/controller.md for the keys."
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
+_MISSING = re.compile(r"Object missing required field `(.*?)`")
+_PLACE = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
+
+
+class _DoubledKey(Exception):
+    pass
+
+
+def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in known:
+            raise _DoubledKey(key)
+        known[key] = value
+    return known
+
+
+def _in_words(reason: str) -> str:
+    """What msgspec says, the place first and in the words of the manual."""
+    reason = _MISSING.sub(r"key '\1' is missing", _UNKNOWN.sub(r"unknown key '\1'", reason))
+    placed = _PLACE.match(reason)
+    return f"{placed[2]}: {placed[1]}" if placed else reason
+
+
+def _places(config: Config) -> list[tuple[str, int, int]]:
+    """What lies on the disk: name, first LBA and blocks, in the order of LBAs."""
+    places = [(f"LUN {lun.lun}", lun.lba, lun.blocks) for lun in config.luns if lun.lies_on_disk]
+    if config.store is not None:
+        places.append(("the store", config.store.lba, config.store.blocks))
+    return sorted(places, key=lambda place: place[1:])
+
+
+def _refuse_overlaps(path: Path, config: Config) -> None:
+    for number, lun in enumerate(config.luns):
+        if lun.lies_on_disk and not lun.blocks:
+            reason = f"{path}: luns[{number}]: LUN {lun.lun} has no blocks."
+            raise UsageError(reason, next_step="Give it `lba` and `blocks`.")
+    places = _places(config)
+    for (name, lba, blocks), (other, start, _) in pairwise(places):
+        if start < lba + blocks:
+            raise UsageError(
+                f"{path}: {name} has blocks {lba} to {lba + blocks - 1}, and {other} begins at block {start}.",
+                next_step="Move one of them.",
+            )
