@@ -18,7 +18,18 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from hwvirt.controller.position import MAPPED, NEXT_BLOCK, UNMAPPED, ZERO, Columns, lbas_of, positions_of, runs_of, unpack
+from hwvirt.controller.position import (
+    MAPPED,
+    NEXT_BLOCK,
+    UNMAPPED,
+    ZERO,
+    Columns,
+    lbas_of,
+    pack,
+    positions_of,
+    runs_of,
+    unpack,
+)
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.volume import Extent, Residency
 
@@ -44,6 +55,7 @@ class CorrelationMap:
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
         self._changes: list[Columns] = []
+        self._changed_blocks: list[int] = []
         self._allocate()
 
     def _allocate(self) -> None:
@@ -59,7 +71,22 @@ class CorrelationMap:
 
         Returns the placements that no entry names any more: replaced ones, and new ones that came too late.
         """
+        if len(slices) == 1 and slices[0].blocks == 1:
+            return self._change_block(slices[0], pack(placements[0]))
         return self._change(slices, positions_of(placements))
+
+    def _change_block(self, block: Slice, new: int) -> list[Placement]:
+        """`_change` for one block, without the cost of arrays: a host with one request in flight waits for this."""
+        lba, _, sequence = block
+        old = self._scalar[lba]
+        if self._scalar[self.blocks + lba] > sequence:
+            return [unpack(new)]
+        self.mapped_blocks += old < MAPPED
+        self.zero_blocks -= old == ZERO
+        self._scalar[lba] = new
+        self._scalar[self.blocks + lba] = sequence
+        self._changed_blocks.append(lba)
+        return [unpack(old)] if old >= MAPPED and old != new else []
 
     def unmap(self, slices: Sequence[Slice]) -> list[Placement]:
         """The blocks read as zeroes from now on. Returns the placements that no entry names any more."""
@@ -110,10 +137,11 @@ class CorrelationMap:
 
     def take_changes(self) -> Rows:
         """Every entry that changed since the last call, as rows of `CHANGE` with their present values."""
-        if not self._changes:
+        if not self._changes and not self._changed_blocks:
             return np.empty(0, CHANGE)
-        lbas = np.unique(np.concatenate(self._changes))
+        lbas = np.unique(np.concatenate((*self._changes, np.array(self._changed_blocks, np.uint64))))
         self._changes.clear()
+        self._changed_blocks.clear()
         return self._rows(lbas)
 
     def put_back(self, rows: Rows) -> None:
@@ -167,6 +195,7 @@ class CorrelationMap:
     def clear(self) -> None:
         """Forgets every entry and every pending change, in constant time."""
         self._changes.clear()
+        self._changed_blocks.clear()
         self._allocate()
 
     def strip(self, cells: int) -> list[float]:

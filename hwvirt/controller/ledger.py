@@ -54,11 +54,15 @@ class Ledger:
         self._volumes = np.frombuffer(memory, np.uint32, capacity, capacity * 24)  # 0: not live; else volume + 1
         self._tombstones: dict[int, dict[int, int]] = {}
         self._changed: list[Columns] = []
+        self._changed_blocks: list[int] = []
         self._buried: list[tuple[int, int, int]] = []
         self.last_sequence = 0
 
     def record(self, volume: int, slices: Sequence[Slice], placements: Sequence[Placement], digests: array[int]) -> None:
         """The slices' blocks, in order, lie at the placements' blocks with these digests."""
+        if len(digests) == 1:
+            self._record_block(volume, slices[0], placements[0], digests[0])
+            return
         at, generations = _unrolled(placements)
         self._lbas[at] = lbas_of(slices)
         self._sequences[at] = np.repeat([run.sequence for run in slices], [run.blocks for run in slices])
@@ -67,6 +71,17 @@ class Ledger:
         self._volumes[at] = volume + 1
         self._changed.append(at)
         self.last_sequence = max(self.last_sequence, *(run.sequence for run in slices))
+
+    def _record_block(self, volume: int, block: Slice, place: Placement, digest: int) -> None:
+        """`record` for one block, without the cost of arrays: a host with one request in flight waits for this."""
+        at = place.lba
+        self._lbas[at] = block.lba
+        self._sequences[at] = block.sequence
+        self._generations[at] = place.generation
+        self._crcs[at] = digest
+        self._volumes[at] = volume + 1
+        self._changed_blocks.append(at)
+        self.last_sequence = max(self.last_sequence, block.sequence)
 
     def bury(self, volume: int, slices: Sequence[Slice]) -> None:
         """The slices' blocks read as zeroes as of their sequence numbers."""
@@ -119,9 +134,10 @@ class Ledger:
 
     def take_changes(self) -> Rows:
         """Rows that changed since the last call, with their present values."""
-        at = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.uint64)
+        at = np.unique(np.concatenate((*self._changed, np.array(self._changed_blocks, np.uint64))))
         rows = np.concatenate((self._live_rows(at), _tomb_rows(self._buried)))
         self._changed.clear()
+        self._changed_blocks.clear()
         self._buried.clear()
         return rows
 
