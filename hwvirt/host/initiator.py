@@ -53,7 +53,7 @@ class Initiator(Protocol):
     def submit(
         self, op: Op, lba: int, blocks: int, data: Pieces, done: Callable[[Answer], None], *, fua: bool = False
     ) -> None:
-        """Sends one request and calls `done` exactly once, later, never from within this call.
+        """Sends one request and calls `done` exactly once, later, never from within this call; `done` must not raise.
 
         Everything submitted in one step of the event loop leaves in one vectored write; the pieces must not change until
         `done`. `data` is empty except for WRITE, where it holds exactly `blocks` blocks. FLUSH ignores `lba` and `blocks`.

@@ -83,6 +83,11 @@ class RamUnit:
         self.content[lba * size : (lba + blocks) * size] = bytes(blocks * size)
         self.where[lba : lba + blocks] = [Residency.ZERO] * blocks
 
+    def forget(self) -> None:
+        """The commands so far, and with them the buffers that they hold."""
+        self.batches.clear()
+        self.commands.clear()
+
     def residency(self, extent: Extent) -> list[tuple[int, Residency]]:
         return [(1, where) for where in self.where[extent.lba : extent.lba + extent.blocks]]
 
