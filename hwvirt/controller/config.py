@@ -23,6 +23,7 @@ __all__ = [
     "LunConfig",
     "NbdConfig",
     "StoreConfig",
+    "in_words",
     "load_config",
     "refuse_misfits",
 ]
@@ -112,7 +113,7 @@ def load_config(path: Path) -> Config:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.", next_step="Name a controller configuration file.") from error
     except msgspec.ValidationError as error:
-        raise UsageError(f"{path}: {_in_words(str(error))}.", next_step=_KEYS) from error
+        raise UsageError(f"{path}: {in_words(str(error))}.", next_step=_KEYS) from error
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}.", next_step=_KEYS) from error
     except (UnicodeDecodeError, RecursionError) as error:
@@ -153,7 +154,7 @@ def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return known
 
 
-def _in_words(reason: str) -> str:
+def in_words(reason: str) -> str:
     """What msgspec says, the place first and in the words of the manual."""
     reason = _MISSING.sub(r"key '\1' is missing", _UNKNOWN.sub(r"unknown key '\1'", reason))
     placed = _PLACE.match(reason)

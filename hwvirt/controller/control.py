@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hwvirt.errors import ControllerError, HwvirtError
+from hwvirt.errors import ControllerError, ExitCode, HwvirtError, UsageError
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.trace import Event, Trace
 
@@ -34,7 +36,8 @@ class ControlServer:
 
     async def start(self) -> None:
         """Listens. Raises ControllerError when the path cannot be used."""
-        self._path.unlink(missing_ok=True)
+        _remove_leftover(self._path)
+        former = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LINE_BYTES)
         except OSError as error:
@@ -42,7 +45,8 @@ class ControlServer:
                 f"control socket {self._path}: {error.strerror or error}.",
                 next_step="Give the controller a shorter path in a directory that it may write.",
             ) from error
-        self._path.chmod(0o600)
+        finally:
+            os.umask(former)
 
     async def close(self) -> None:
         """Ends every connection and removes the socket."""
@@ -72,16 +76,24 @@ class ControlServer:
             writer.close()
 
     async def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
-        verb = self._verbs.get(str(request.get("verb")))
-        if verb is None:
-            known = ", ".join(sorted([*self._verbs, "events"]))
-            return {"ok": False, "error": f"unknown verb {request.get('verb')!r}.", "next_step": f"Known: {known}."}
         try:
-            return {"ok": True, "result": await verb({key: value for key, value in request.items() if key != "verb"})}
+            return {"ok": True, "result": await self._answer(request)}
         except HwvirtError as error:
-            return {"ok": False, "error": error.reason, "next_step": error.next_step}
-        except (CheckCondition, KeyError, TypeError, ValueError) as error:
-            return {"ok": False, "error": f"{request.get('verb')}: {type(error).__name__}: {error}", "next_step": ""}
+            return _refusal(error)
+        except CheckCondition as error:
+            return _refusal(ControllerError(f"{error}."))
+        except Exception as error:  # the daemon's own mistake: who asked is told, and hosts are served on
+            self._trace.emit("control.failed", verb=str(request.get("verb")), reason=repr(error))
+            return _refusal(ControllerError(f"internal error: {error!r}.", next_step="Please report it."))
+
+    async def _answer(self, request: dict[str, Any]) -> Any:
+        name = request.get("verb")
+        if not isinstance(name, str):
+            raise UsageError("not a request.", next_step='Send one JSON object a line, like {"verb": "status"}.')
+        verb = self._verbs.get(name)
+        if verb is None:
+            raise UsageError("unknown verb.", next_step=f"Known: {', '.join(sorted([*self._verbs, 'events']))}.")
+        return await verb({key: value for key, value in request.items() if key != "verb"})
 
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
         queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG_EVENTS)
@@ -100,15 +112,47 @@ class ControlServer:
             unsubscribe()
 
 
+def _remove_leftover(path: Path) -> None:
+    """Removes the socket of a controller that was killed, and nothing else. Raises ControllerError for anything else."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ControllerError(f"control socket {path}: there is a file of that name.", next_step="Choose another path.")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ControllerError(
+            f"control socket {path}: {error.strerror or error}.", next_step="Choose another path."
+        ) from error
+    else:
+        raise ControllerError(
+            f"control socket {path}: a running controller has it.",
+            next_step="Stop that controller, or choose another path.",
+        )
+
+
+def _refusal(error: HwvirtError) -> dict[str, Any]:
+    return {"ok": False, "error": error.reason, "next_step": error.next_step, "exit_code": int(error.exit_code)}
+
+
 def _parse(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; empty where it is none."""
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 
 
 def call(path: Path, verb: str, arguments: Mapping[str, Any] | None = None, timeout_s: float = 60.0) -> Any:
-    """The result of one verb. Raises ControllerError with the daemon's reason, or when it does not answer in time."""
+    """The result of one verb. `events` has none: it is a stream.
+
+    Raises UsageError or ControllerError with the daemon's reason; ControllerError when it does not answer in time.
+    """
+    if verb == "events":
+        raise UsageError("events: that is a stream, not a question.", next_step=f"Follow it with: hwvirt watch {path}")
     request = _encode({"verb": verb, **(arguments or {})}) + b"\n"
     chunks: list[bytes] = []
     try:
@@ -126,6 +170,7 @@ def call(path: Path, verb: str, arguments: Mapping[str, Any] | None = None, time
             f"{path}: {error.strerror or error}.", next_step="Is the controller running, and is this its control socket?"
         ) from error
     reply = _parse(b"".join(chunks))
-    if not reply.get("ok"):
-        raise ControllerError(f"{verb}: {reply.get('error')}", next_step=str(reply.get("next_step", "")))
-    return reply["result"]
+    if reply.get("ok"):
+        return reply["result"]
+    family = UsageError if reply.get("exit_code") == ExitCode.USAGE else ControllerError
+    raise family(f"{verb}: {reply.get('error')}", next_step=str(reply.get("next_step", "")))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import msgspec
+from msgspec import Meta
+
+from hwvirt.controller.config import in_words
 from hwvirt.controller.control import Verb
 from hwvirt.controller.correlation import Rows
 from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.position import MAPPED, ZERO, unpack
 from hwvirt.controller.redirect import RedirectVolume
-from hwvirt.errors import ControllerError
+from hwvirt.controller.units import Unit
+from hwvirt.errors import ControllerError, UsageError
+from hwvirt.scsi.cdb import synchronize_cache_16
+from hwvirt.scsi.command import Command
+from hwvirt.scsi.sense import decode_sense
 
 if TYPE_CHECKING:
     from hwvirt.controller.daemon import Controller
@@ -21,41 +29,71 @@ STRIP_CELLS = 64
 _PAGE_ROWS = 8192
 
 
-def verbs_of(controller: Controller) -> Mapping[str, Verb]:
-    """The verbs of one controller. Arguments: `lun` where a unit is meant, `after` and `limit` for pages."""
+class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    pass
 
-    async def status(_: dict[str, Any]) -> Any:
+
+class _OfUnit(msgspec.Struct, forbid_unknown_fields=True):
+    lun: Annotated[int, Meta(ge=0)] = 0
+
+
+class _Commit(_OfUnit, forbid_unknown_fields=True):
+    wait: bool = False
+
+
+class _Page(msgspec.Struct, forbid_unknown_fields=True):
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=1)] = _PAGE_ROWS
+
+
+class _MapPage(_Page, forbid_unknown_fields=True):
+    lun: Annotated[int, Meta(ge=0)] = 0
+
+
+def verbs_of(controller: Controller) -> Mapping[str, Verb]:
+    """The verbs of one controller. Arguments: `lun` where a unit is meant, `after` and `limit` for pages.
+
+    They raise UsageError for arguments that are not theirs.
+    """
+
+    async def status(arguments: dict[str, Any]) -> Any:
+        _read(arguments, _Nothing)
         return _status(controller)
 
     async def correlation(arguments: dict[str, Any]) -> Any:
-        return _map(_redirect(controller, arguments), arguments)
+        asked = _read(arguments, _MapPage)
+        return _map(_redirecting(controller, asked.lun)[0], asked)
 
     async def ledger(arguments: dict[str, Any]) -> Any:
+        asked = _read(arguments, _Page)
         if controller.store is None:
-            raise ControllerError(f"controller {controller.config.name} has no store.")
-        return _ledger(controller.store.records.rows(), arguments)
+            raise UsageError(
+                f"controller {controller.config.name} has no store.", next_step="Ask the controller that stores."
+            )
+        return _ledger(controller.store.records.rows(), asked)
 
     async def flush(arguments: dict[str, Any]) -> Any:
-        unit = controller.units[int(arguments.get("lun", 0))]
-        if unit.volume is not None and (failed := await unit.volume.flush()):
-            raise ControllerError(f"flush: {failed}")
+        await _flush(_unit(controller, _read(arguments, _OfUnit).lun))
         return {}
 
     async def redirect(arguments: dict[str, Any]) -> Any:
-        await _lifecycle(controller, arguments).redirect()
-        return {"state": _redirect(controller, arguments).state.value}
+        volume, lifecycle = _redirecting(controller, _read(arguments, _OfUnit).lun)
+        await lifecycle.redirect()
+        return {"state": volume.state.value}
 
     async def commit(arguments: dict[str, Any]) -> Any:
         """`wait`: answers when everything is written back."""
-        lifecycle = _lifecycle(controller, arguments)
+        asked = _read(arguments, _Commit)
+        volume, lifecycle = _redirecting(controller, asked.lun)
         await lifecycle.commit()
-        if arguments.get("wait"):
+        if asked.wait:
             await lifecycle.settled()
-        return {"state": _redirect(controller, arguments).state.value}
+        return {"state": volume.state.value}
 
     async def discard(arguments: dict[str, Any]) -> Any:
-        await _lifecycle(controller, arguments).discard()
-        return {"state": _redirect(controller, arguments).state.value}
+        volume, lifecycle = _redirecting(controller, _read(arguments, _OfUnit).lun)
+        await lifecycle.discard()
+        return {"state": volume.state.value}
 
     return {
         "status": status,
@@ -68,30 +106,51 @@ def verbs_of(controller: Controller) -> Mapping[str, Verb]:
     }
 
 
-def _redirect(controller: Controller, arguments: dict[str, Any]) -> RedirectVolume:
-    number = int(arguments.get("lun", 0))
-    unit = controller.units.get(number)
-    if unit is None or unit.redirect is None:
-        able = [str(lun) for lun, unit in controller.units.items() if unit.redirect is not None]
-        raise ControllerError(
-            f"LUN {number} of controller {controller.config.name} does not redirect.",
+_Arguments = TypeVar("_Arguments")
+
+
+def _read(arguments: dict[str, Any], form: type[_Arguments]) -> _Arguments:
+    try:
+        return msgspec.convert(arguments, form)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{in_words(str(error))}.", next_step="See docs/controller.md for the verbs.") from error
+
+
+def _unit(controller: Controller, lun: int) -> Unit:
+    unit = controller.units.get(lun)
+    if unit is None:
+        known = ", ".join(map(str, controller.units)) or "none"
+        raise UsageError(f"controller {controller.config.name} has no LUN {lun}.", next_step=f"Its LUNs: {known}.")
+    return unit
+
+
+def _redirecting(controller: Controller, lun: int) -> tuple[RedirectVolume, Lifecycle]:
+    unit = _unit(controller, lun)
+    if unit.redirect is None or unit.lifecycle is None:
+        able = [str(number) for number, unit in controller.units.items() if unit.redirect is not None]
+        raise UsageError(
+            f"LUN {lun} of controller {controller.config.name} does not redirect.",
             next_step=f"LUNs that do: {', '.join(able) or 'none'}.",
         )
-    return unit.redirect
+    return unit.redirect, unit.lifecycle
 
 
-def _lifecycle(controller: Controller, arguments: dict[str, Any]) -> Lifecycle:
-    _redirect(controller, arguments)
-    lifecycle = controller.units[int(arguments.get("lun", 0))].lifecycle
-    assert lifecycle is not None
-    return lifecycle
+async def _flush(unit: Unit) -> None:
+    """Raises CheckCondition. A forwarded unit is flushed where it is."""
+    if unit.volume is not None:
+        if failed := await unit.volume.flush():
+            raise failed
+        return
+    (ended,) = await unit.meter.execute([Command(synchronize_cache_16())])
+    if not ended.good:
+        raise ControllerError(f"the other controller: {decode_sense(ended.sense)}.")
 
 
-def _map(volume: RedirectVolume, arguments: dict[str, Any]) -> dict[str, Any]:
+def _map(volume: RedirectVolume, asked: _Page) -> dict[str, Any]:
     """A page of the map: rows [lba, blocks, position, generation, sequence]; position is null where blocks read zero."""
     rows = volume.map.rows()
     rows = rows[(rows["position"] >= MAPPED) | (rows["position"] == ZERO)]
-    page, following = _page(rows, arguments)
+    page, following = _page(rows, asked)
     entries = []
     for lba, blocks, position, sequence in page.tolist():
         if position >= MAPPED:
@@ -102,16 +161,15 @@ def _map(volume: RedirectVolume, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"state": volume.state.value, "rows": entries, "next": following}
 
 
-def _ledger(rows: Rows, arguments: dict[str, Any]) -> dict[str, Any]:
+def _ledger(rows: Rows, asked: _Page) -> dict[str, Any]:
     """A page of the ledger: rows [position, generation, crc, lba, sequence, volume, kind]; kind 1 live, 2 tombstone."""
-    page, following = _page(rows, arguments)
+    page, following = _page(rows, asked)
     return {"rows": [list(row) for row in page.tolist()], "next": following}
 
 
-def _page(rows: Rows, arguments: dict[str, Any]) -> tuple[Rows, int | None]:
-    start = int(arguments.get("after", 0))
-    end = start + min(int(arguments.get("limit", _PAGE_ROWS)), _PAGE_ROWS)
-    return rows[start:end], end if end < len(rows) else None
+def _page(rows: Rows, asked: _Page) -> tuple[Rows, int | None]:
+    end = asked.after + min(asked.limit, _PAGE_ROWS)
+    return rows[asked.after : end], end if end < len(rows) else None
 
 
 def _status(controller: Controller) -> dict[str, Any]:
