@@ -40,13 +40,13 @@ from hwvirt.rig.file.scenario import (
     Flush,
     Judge,
     Mix,
-    Property,
     Relation,
     Restart,
     StartRedirect,
     Step,
     Workload,
 )
+from hwvirt.rig.judge.verdict import Property
 from hwvirt.scsi.volume import Extent
 
 RIGS = Path(__file__).parents[3] / "rigs"
