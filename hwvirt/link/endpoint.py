@@ -116,8 +116,6 @@ class Endpoint:
     async def close(self) -> None:
         """Ends the session and the transport for good; `on_down` is the last callback. Idempotent."""
         self._closed = True
-        for connection in [*self._strangers, *([self._live] if self._live else [])]:
-            connection.end(LinkDown("link: closed by this controller."))
         await self._transport.close()
         self._set_state(LinkState.DOWN)
 

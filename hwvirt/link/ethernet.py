@@ -16,7 +16,7 @@ from typing_extensions import override
 from hwvirt.buffers import Buffer
 from hwvirt.errors import LinkError
 from hwvirt.link.config import EthernetLink, LinkTiming, address_text
-from hwvirt.link.connection import Connection, Port
+from hwvirt.link.connection import Connection
 from hwvirt.link.errors import LinkDown
 
 __all__ = ["Backoff", "Connected", "Dialler", "Listener", "TcpPort"]
@@ -26,7 +26,7 @@ _UNSENT_BYTES = 1 << 20
 _LINGER_S = 1.0
 _TCP_NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-Connected: TypeAlias = Callable[[Port, str], Connection]
+Connected: TypeAlias = Callable[["TcpPort", str], Connection]
 """Makes the Connection of a new port; the text names the other end."""
 
 
@@ -91,29 +91,36 @@ class Listener:
         self._connected = connected
         self._ports: set[TcpPort] = set()
         self._server: asyncio.Server | None = None
+        self._closed = False
         self.port = link.port
 
     async def start(self) -> None:
         """Listens from now on; `port` is then the real one. Raises LinkError when the address cannot be had."""
         host, port = self._link.host, self._link.port
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._new_port, host, port)
+            self._server = await asyncio.get_running_loop().create_server(lambda: TcpPort(self._accept, None), host, port)
         except OSError as error:
             raise _cannot_listen(error, address_text(host, port)) from error
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def _new_port(self) -> TcpPort:
-        port = TcpPort(self._connected, None)
-        self._ports.add(port)
-        port.gone.add_done_callback(lambda _: self._ports.discard(port))
-        return port
+    def _accept(self, port: TcpPort, place: str) -> Connection:
+        connection = self._connected(port, place)
+        if self._closed:
+            connection.end(_closed())
+        else:
+            self._ports.add(port)
+            port.gone.add_done_callback(lambda _: self._ports.discard(port))
+        return connection
 
     async def close(self) -> None:
-        """Listens no more; returns when all connections, which the owner has ended, are gone."""
+        """Listens no more; returns when all connections, which it ends, are gone."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
-        if self._ports:
-            await asyncio.wait([port.gone for port in self._ports])
+        if ports := tuple(self._ports):
+            for port in ports:
+                port.connection.end(_closed())
+            await asyncio.wait([port.gone for port in ports])
 
 
 class Dialler:
@@ -139,7 +146,7 @@ class Dialler:
                     await asyncio.wait([port.gone])
                 finally:
                     if not port.gone.done():
-                        port.connection.end(LinkDown("link: closed by this controller."))
+                        port.connection.end(_closed())
                         await asyncio.wait([port.gone])
                 if port.connection.session.peer is not None:
                     self._backoff.reset()
@@ -183,6 +190,10 @@ class Backoff:
     def reset(self) -> None:
         """The last attempt was a success."""
         self._attempts = 0
+
+
+def _closed() -> LinkDown:
+    return LinkDown("link: closed by this controller.")
 
 
 def _cannot_listen(error: OSError, place: str) -> LinkError:

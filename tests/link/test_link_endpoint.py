@@ -97,6 +97,24 @@ def test_requests_beyond_the_credit_wait_in_order() -> None:
     play(story)
 
 
+def test_small_request_does_not_overtake_a_large_one_that_waits() -> None:
+    async def story(rig: LinkRig) -> None:
+        seen: list[tuple[m.Request, Responder]] = []
+        a, _ = await rig.pair(
+            answer=lambda request, responder: seen.append((request, responder)),
+            limits=LinkLimits(requests=9, request_bytes=8192, frame_bytes=8192),
+        )
+        replies = [a.request(message) for message in (write_of(bytes(4096)), write_of(bytes(4096)), m.Flush(1))]
+        for n in range(3):
+            await until(lambda n=n: len(seen) > n)  # type: ignore[misc]  # mypy infers no lambda with a default
+            assert a.waiting == max(0, 1 - n) * 2
+            seen[n][1].reply(m.Busy())
+            await replies[n]
+        assert seen[2][0] == m.Flush(1)
+
+    play(story)
+
+
 def test_given_up_request_that_waits_is_not_sent() -> None:
     async def story(rig: LinkRig) -> None:
         seen: list[tuple[m.Request, Responder]] = []
