@@ -134,7 +134,7 @@ class Bench:
                 spec.disk,
                 str(self.disks[spec.disk]),
                 "file",
-                disk.block_bytes,
+                512 if disk.block_bytes == 512 else 4096,
                 str(self.folder / f"{spec.disk}.witness"),
             ),
             luns=[self._lun(spec, number) for number in spec.luns],
