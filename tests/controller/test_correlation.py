@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
@@ -143,3 +145,24 @@ def test_the_map_agrees_with_a_dict(changes: list[tuple[int, int, int, bool]]) -
                 found[run.lba + index] = run.placement.lba + index if run.placement else None
     assert found == {lba: place for lba, (_, place) in model.items()}
     assert correlation.mapped_blocks == len(live)
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now (proc(5), statm)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_a_map_costs_sixteen_bytes_a_mapped_block_and_nothing_for_the_others() -> None:
+    def grown(volume_blocks: int, mapped_blocks: int) -> int:
+        before = resident_bytes()
+        correlation = CorrelationMap(volume_blocks)
+        for lba in range(0, mapped_blocks, 4096):
+            correlation.bind([Slice(lba, 4096, lba + 1)], [Placement(lba, 1, 4096)])
+            correlation.take_changes()
+        assert correlation.mapped_blocks == mapped_blocks
+        return resident_bytes() - before
+
+    spare = 2 << 20  # the interpreter's own coming and going
+    grown(1 << 16, 1 << 16)
+    assert grown(1 << 24, 4096) < spare
+    assert grown(1 << 20, 1 << 20) < 16 * (1 << 20) + spare
