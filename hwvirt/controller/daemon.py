@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
 import uvloop
 
-from hwvirt.controller.config import Config, load_config
+from hwvirt.controller.config import Config, load_config, refuse_misfits
 from hwvirt.controller.control import ControlServer
 from hwvirt.controller.journal import StateDirectory
+from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.link_side import LinkSide
 from hwvirt.controller.service import Service
 from hwvirt.controller.states import State
@@ -26,13 +28,14 @@ from hwvirt.disk.disk import Disk
 from hwvirt.disk.facts import describe_disk
 from hwvirt.disk.open import open_disk
 from hwvirt.disk.volume import DiskVolume
-from hwvirt.errors import ControllerError, ExitCode
+from hwvirt.errors import ControllerError, DiskError, ExitCode, StateError
 from hwvirt.host.nbd.export import Export
 from hwvirt.host.nbd.server import NbdServer
 from hwvirt.scsi.cdb import read_capacity_16
 from hwvirt.scsi.command import Command
+from hwvirt.scsi.sense import CheckCondition
 from hwvirt.scsi.volume import Access, Extent, Residency
-from hwvirt.trace import Trace
+from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
 __all__ = ["Controller", "main"]
@@ -50,8 +53,10 @@ async def _run(config: Config) -> ExitCode:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    trace = Trace(config.name)
+    trace.subscribe(_tell)
     async with AsyncExitStack() as stack:
-        controller = Controller(config, Trace(config.name))
+        controller = Controller(config, trace)
         starting = loop.create_task(controller.start(stack))
         stopped = loop.create_task(stop.wait())
         await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -60,6 +65,11 @@ async def _run(config: Config) -> ExitCode:
         await asyncio.gather(starting, return_exceptions=stop.is_set())
         await stopped
     return ExitCode.PASSED
+
+
+def _tell(event: Event) -> None:
+    with suppress(OSError, ValueError):  # nobody reads our log: hosts are served all the same
+        print(event.line(), file=sys.stderr, flush=True)
 
 
 class Controller:
@@ -81,11 +91,12 @@ class Controller:
     async def start(self, stack: AsyncExitStack) -> None:
         """Brings every part up, each with its undoing on the stack. Hosts are let in last, when all is recovered."""
         config, trace = self.config, self.trace
-        state = StateDirectory(Path(config.state_dir))
+        state = _state_directory(config)
         stack.callback(state.close)
-        self.disk = open_disk(config.disk.kind, config.disk.path, config.disk.block_bytes, config.disk.witness)
+        self.disk = _disk(config)
         stack.callback(self.disk.close)
         self.disk_blocks = describe_disk(self.disk, Deadline.after(_DISK_S)).blocks
+        refuse_misfits(config, self.disk_blocks)
         if config.store is not None:
             volume = DiskVolume(self.disk, Extent(config.store.lba, config.store.blocks), config.disk.block_bytes)
             journal = state.journal("ledger")
@@ -103,10 +114,10 @@ class Controller:
         if self.link is not None:
             await self._meet_peer(stack, self.link)
         stack.push_async_callback(self._flush_everything)
-        for unit in self.units.values():
+        for number, unit in self.units.items():
             if unit.lifecycle is not None:
-                await unit.lifecycle.start(State(unit.config.start))
                 stack.push_async_callback(unit.lifecycle.close)
+                await self._go_on(number, unit.lifecycle, State(unit.config.start))
         await self._let_hosts_in(stack)
         self.ready = True
         trace.emit("controller.started", pid=os.getpid(), nbd_port=self.nbd_port)
@@ -118,6 +129,15 @@ class Controller:
         stack.push_async_callback(link.close)
         if any(unit.config.mode in ("redirect", "forward") for unit in self.units.values()):
             await link.wait_up()
+
+    async def _go_on(self, number: int, lifecycle: Lifecycle, initial: State) -> None:
+        try:
+            await lifecycle.start(initial)
+        except CheckCondition as error:
+            raise ControllerError(
+                f"controller {self.config.name}: LUN {number} cannot go on where it was: {error}.",
+                next_step="See the log of the other controller.",
+            ) from error
 
     async def _flush_everything(self) -> None:
         """A clean stop loses nothing: what hosts were told is durable, or the log says what is not."""
@@ -169,6 +189,25 @@ class Controller:
     def uptime_s(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._started
+
+
+def _state_directory(config: Config) -> StateDirectory:
+    try:
+        return StateDirectory(Path(config.state_dir))
+    except OSError as error:
+        raise StateError(
+            f"state directory {config.state_dir}: {error.strerror or error}.",
+            next_step="Name a directory that the controller may make and write.",
+        ) from error
+
+
+def _disk(config: Config) -> Disk:
+    disk = config.disk
+    try:
+        return open_disk(disk.kind, disk.path, disk.block_bytes, disk.witness)
+    except DiskError as error:
+        next_step = error.next_step or "Correct `disk` in its configuration."
+        raise DiskError(f"controller {config.name}: disk {disk.name}: {error.reason}", next_step=next_step) from error
 
 
 def _all_first(extent: Extent) -> list[tuple[int, Residency]]:

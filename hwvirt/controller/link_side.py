@@ -12,7 +12,7 @@ from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.patience import PatientLink
 from hwvirt.controller.recovery import reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
-from hwvirt.controller.service import Service
+from hwvirt.controller.service import Answering, Service
 from hwvirt.controller.states import State
 from hwvirt.errors import PeerError, UsageError
 from hwvirt.link.config import EthernetLink, Identity, Role
@@ -20,10 +20,18 @@ from hwvirt.link.endpoint import Endpoint
 from hwvirt.link.events import Peer
 from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request, Written
 from hwvirt.link.messages import Write as WriteRequest
+from hwvirt.scsi.sense import INVALID_FIELD_IN_PARAMETER_LIST, LOGICAL_UNIT_NOT_SUPPORTED, NOT_READY
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
 __all__ = ["LinkSide"]
+
+_ANOTHER_PEER = "Correct `peer` of the link, or the name of the controller."
+_NEXT_STEPS = {
+    NOT_READY: _ANOTHER_PEER,
+    LOGICAL_UNIT_NOT_SUPPORTED: "Give it a `store`.",
+    INVALID_FIELD_IN_PARAMETER_LIST: "Give both disks the same block size.",
+}
 
 
 class LinkSide:
@@ -66,7 +74,14 @@ class LinkSide:
     def _on_up(self, peer: Peer) -> None:
         if self._service is not None:
             self._service.session_began()
+            self.endpoint.on_request = self._service.on_request if self._is_ours(peer) else self._refuse
         self._begin(self.patient.came_up(self._mend))
+
+    def _is_ours(self, peer: Peer) -> bool:
+        return peer.name == self._config.peer
+
+    def _refuse(self, message: Request, answering: Answering) -> None:
+        answering.reply(Refused(NOT_READY, reason=f"its peer is {self._config.peer}"))
 
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -75,6 +90,10 @@ class LinkSide:
 
     async def _mend(self) -> int:
         """Attaches every volume; after a restart of the store, sends again what it may have lost. Returns its epoch."""
+        peer = self.endpoint.peer
+        if peer is not None and not self._is_ours(peer):
+            reason = f"link: {peer.place} is {peer.name}, but the peer of this controller is {self._config.peer}."
+            raise PeerError(reason, next_step=_ANOTHER_PEER)
         former = epoch = self.patient.store_epoch
         direct = LinkStore(_Direct(self.endpoint.request, self.patient), 0)
         for number, volume in self._volumes.items():
@@ -92,7 +111,7 @@ class LinkSide:
         if isinstance(reply, Refused):
             raise PeerError(
                 f"controller {self._config.peer} refuses volume {number}: {reply.reason}.",
-                next_step="Restore its state directory, or discard the redirection.",
+                next_step=_NEXT_STEPS.get(reply.sense, "Restore its state directory, or discard the redirection."),
             )
         if not isinstance(reply, Attached):
             raise PeerError(f"controller {self._config.peer} answered Attach with {type(reply).__name__}.")

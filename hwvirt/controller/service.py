@@ -36,6 +36,7 @@ from hwvirt.link.messages import (
 from hwvirt.scsi.command import LogicalUnit
 from hwvirt.scsi.sense import (
     INTERNAL_TARGET_FAILURE,
+    INVALID_FIELD_IN_PARAMETER_LIST,
     LOGICAL_UNIT_NOT_SUPPORTED,
     CheckCondition,
 )
@@ -131,7 +132,7 @@ class Service:
 def _attach(store: LocalStore, message: Attach) -> Reply:
     if message.block_bytes != store.block_bytes:
         return Refused(
-            INTERNAL_TARGET_FAILURE,
+            INVALID_FIELD_IN_PARAMETER_LIST,
             reason=f"blocks of {message.block_bytes} bytes asked for, the store has blocks of {store.block_bytes} bytes",
         )
     if message.durable_sequence > store.records.last_sequence:
