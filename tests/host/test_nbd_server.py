@@ -371,6 +371,22 @@ def test_closing_cuts_off_a_client_that_holds_it_up(monkeypatch: pytest.MonkeyPa
     uvloop.run(scenario())
 
 
+def test_closing_cuts_off_a_client_that_does_not_take_its_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_GOODBYE_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        unit = RamUnit(8192)
+        async with serving([unit.export()]) as served, opened(served.port) as client:
+            cast(asyncio.Transport, client.writer.transport).pause_reading()
+            client.send(*(request(READ, cookie, 0, 16 << 20) for cookie in range(4)))
+            await unit.begun.wait()
+            await served.server.close()
+            (left,) = await served.until("nbd.disconnected")
+            assert left.fields["reason"] == "the server is closing"
+
+    uvloop.run(scenario())
+
+
 def test_requests_beyond_the_limit_wait_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_MAX_REQUESTS", 4)
 

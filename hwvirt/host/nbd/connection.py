@@ -114,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def drop(self, reason: str) -> None:
         """Ends the connection at once, for a reason that goes on the trace."""
-        if not self._transport.is_closing():
+        if not self._lost:
             self._reason = reason
             self._ending = True
             self._trace.emit("nbd.dropped", peer=self.peer, reason=reason)
