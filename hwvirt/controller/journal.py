@@ -79,11 +79,6 @@ class Journal:
         self.size_bytes = 0
         self.cut_bytes = 0
 
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing was ever stored under this name."""
-        return not self._checkpoint.exists() and not self._path.exists()
-
     def recover(self) -> Iterator[Record]:
         """The records of the checkpoint and then those of the journal. Cuts a torn tail. Raises StateError on damage."""
         yield from self.stored()

@@ -29,10 +29,11 @@ class MapJournal:
         self.sequence = 0
 
     def recover(self) -> bool:
-        """Fills the map; returns whether anything was stored before. Raises StateError on damage."""
-        known = not self._journal.is_new
+        """Fills the map; returns whether a state was stored: a mere file says nothing. Raises StateError on damage."""
+        known = False
         for record in self._journal.recover():
             if record.kind == _STATE:
+                known = True
                 code, self.sequence = np.frombuffer(record.payload, "<u8").tolist()
                 self.state = _STATES[code]
                 if self.state in (State.OWN, State.DISCARDING):
