@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -15,7 +17,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from hwvirt.errors import ExitCode
+from hwvirt.errors import ExitCode, HwvirtError
 from hwvirt.rig.bench import Bench
 from hwvirt.rig.file.model import Rig
 from hwvirt.trace import Event, Trace
@@ -39,7 +41,7 @@ async def _up(rig: Rig, json: bool) -> ExitCode:
     if not json:
         trace.subscribe(_tell)
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"hwvirt-{rig.name}-")))
+        folder = _folder(rig, stack)
         bench = Bench(rig, folder, trace, redirect_at_start=True)
         if not await _unless(stop, bench.bring_up(stack)):
             return ExitCode.INTERRUPTED
@@ -56,6 +58,18 @@ async def _up(rig: Rig, json: bool) -> ExitCode:
             except TimeoutError:
                 pass
     return ExitCode.PASSED
+
+
+def _folder(rig: Rig, stack: AsyncExitStack) -> Path:
+    """A folder that goes with the rig, unless the rig failed: the error names the logs in it."""
+    folder = Path(tempfile.mkdtemp(prefix=f"hwvirt-{rig.name}-"))
+
+    def leave(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
+        if not isinstance(error, HwvirtError):
+            shutil.rmtree(folder)
+
+    stack.push(leave)
+    return folder
 
 
 async def _unless(stop: asyncio.Event, work: Any) -> bool:
@@ -107,4 +121,5 @@ def _show(bench: Bench) -> None:
 
 
 def _tell(event: Event) -> None:
-    print(event.line(), file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # nobody reads it: the rig stays up
+        print(event.line(), file=sys.stderr, flush=True)
