@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Machine:
     log: Path
     control: ControlClient
     process: asyncio.subprocess.Process | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is stopped and started again."""
 
 
 class Bench:
@@ -77,7 +79,6 @@ class Bench:
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, Path] = {}
         self.cable: Cable | None = None
-        self.changing = False
         self._redirect_at_start = redirect_at_start
         self._program = program
 
@@ -200,14 +201,13 @@ class Bench:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
+            if await _ends(process, STOP_S):
+                return
+        finally:
             await _kill(process)
-            raise ControllerError(
-                f"controller {name} did not stop within {STOP_S:.0f} s and was killed.",
-                next_step=f"Its log: {machine.log}.",
-            ) from None
+        raise ControllerError(
+            f"controller {name} did not stop within {STOP_S:g} s and was killed.", next_step=f"Its log: {machine.log}."
+        )
 
     async def crash(self, name: str) -> None:
         """Kills one controller without warning."""
@@ -218,17 +218,22 @@ class Bench:
             await _kill(process)
 
     async def check_alive(self) -> None:
-        """Asks every running controller for its status. Raises ControllerError for one that has ended by itself."""
+        """Asks every controller for its status. Raises ControllerError for one that has ended by itself."""
         for machine in self.machines.values():
             process = machine.process
-            if process is None:
+            if process is None or machine.turn.locked():
                 continue
-            if process.returncode is not None:
-                raise ControllerError(
-                    f"controller {machine.name} ended with code {process.returncode}: {_last_complaint(machine.log)}",
-                    next_step=f"Its log: {machine.log}.",
-                )
-            await machine.control.status()
+            try:
+                if process.returncode is None:
+                    await machine.control.status()
+                    continue
+            except ControllerError:
+                if machine.process is not process or machine.turn.locked():
+                    continue  # it is being restarted
+                if not await _ends(process, _KILL_S):  # it closes its socket before it is gone
+                    raise
+            how = _end_of(process, machine)
+            raise ControllerError(f"controller {machine.name} {how}", next_step=f"Its log: {machine.log}.")
 
     def status(self) -> Mapping[str, dict[str, Any]]:
         """The newest status of each controller."""
@@ -244,11 +249,19 @@ class Bench:
         raise ControllerError(f"controller {controller} does not export LUN {lun}.")
 
 
+async def _ends(process: asyncio.subprocess.Process, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
 async def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
-        async with asyncio.timeout(_KILL_S):
-            await process.wait()
+        await _ends(process, _KILL_S)
 
 
 def _needs_peer(spec: ControllerSpec) -> bool:
@@ -281,6 +294,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _end_of(process: asyncio.subprocess.Process, machine: Machine) -> str:
+    code = process.returncode or 0
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}."
+    return f"ended with code {code}: {_last_complaint(machine.log)}"
 
 
 def _last_complaint(log: Path) -> str:

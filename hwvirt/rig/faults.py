@@ -23,7 +23,10 @@ class _Armed:
 
 
 class Faults:
-    """The faults of one workload. `progress` fires what is due; `finish` waits until everything has healed."""
+    """The faults of one workload. `progress` fires what is due; `finish` waits until everything has healed.
+
+    `broken` is set when a fault does not heal: the workload need not go on.
+    """
 
     def __init__(self, stage: Stage, faults: Sequence[Fault], ops: int, trace: Trace) -> None:
         self._stage = stage
@@ -31,6 +34,7 @@ class Faults:
         self._ops = ops
         self._trace = trace
         self._striking: list[asyncio.Task[None]] = []
+        self.broken = asyncio.Event()
         for fault in faults:
             trace.emit("fault.armed", fault=describe(fault))
 
@@ -39,11 +43,23 @@ class Faults:
         for armed in self._armed:
             if not armed.fired and _is_due(armed.fault, submitted, self._ops, counts):
                 armed.fired = True
-                self._striking.append(asyncio.get_running_loop().create_task(self._strike(armed.fault)))
+                task = asyncio.get_running_loop().create_task(self._strike(armed.fault))
+                task.add_done_callback(self._struck)
+                self._striking.append(task)
+
+    def _struck(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self.broken.set()
 
     async def finish(self) -> None:
         """Waits until every fault that fired has healed. Raises what went wrong on the way."""
         await asyncio.gather(*self._striking)
+
+    async def abandon(self) -> None:
+        """Stops what is under way: nothing is broken or started any more when it returns. Idempotent."""
+        for task in self._striking:
+            task.cancel()
+        await asyncio.gather(*self._striking, return_exceptions=True)
 
     @property
     def unfired(self) -> list[str]:
@@ -64,20 +80,17 @@ class Faults:
 
 async def restart(stage: Stage, action: Crash | Restart) -> None:
     """Stops or kills a controller and starts it again. Requests on paths through it are in doubt."""
-    bench = stage.bench
-    bench.changing = True
-    try:
+    bench, name = stage.bench, action.controller
+    async with bench.machines[name].turn:
         if isinstance(action, Crash):
-            await bench.crash(action.controller)
+            await bench.crash(name)
             for unit in stage.units:
-                if unit.controller == action.controller:
+                if unit.controller == name:
                     unit.history.mark(MarkKind.POWER_CUT)
         else:
-            await bench.stop(action.controller)
-        await stage.drop_paths(action.controller)
-        await bench.start(action.controller)
-    finally:
-        bench.changing = False
+            await bench.stop(name)
+        await stage.drop_paths(name)
+        await bench.start(name)
 
 
 def _is_due(fault: Fault, submitted: int, ops: int, counts: Counts) -> bool:

@@ -79,6 +79,8 @@ class _Run:
         self.trace.subscribe(self.folder.record)
         self.trace.subscribe(self.watcher.handle)
         self.steps: list[StepReport] = []
+        self.script = [(scenario, step) for scenario in rig.scenarios for step in scenario.steps]
+        self.working: asyncio.Task[None] | None = None
         self.failure: tuple[ExitCode, str] | None = None
         self.performance: Performance | None = None
         self.replay = f"hwvirt run {rig.path} --seed {rig.seed}"
@@ -88,10 +90,10 @@ class _Run:
         began = time.monotonic()
         self.trace.emit("rig.started", rig=self.rig.name, seed=self.rig.seed, run=self.folder.path.name)
         self.folder.lock(locked(self.rig) | {"provenance": provenance()})
-        working = asyncio.ensure_future(self._bring_up_and_perform())
         loop = asyncio.get_running_loop()
+        working = self.working = loop.create_task(self._bring_up_and_perform())
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt, working)
+            loop.add_signal_handler(number, self._end_early, ExitCode.INTERRUPTED, "interrupted")
         await asyncio.wait([working])
         bug = None if working.cancelled() else working.exception()
         if bug is not None:
@@ -107,9 +109,12 @@ class _Run:
             raise bug
         return ExitCode(report.exit_code)
 
-    def _interrupt(self, working: asyncio.Future[None]) -> None:
-        self._fail(ExitCode.INTERRUPTED, "interrupted")
-        working.cancel()
+    def _end_early(self, code: ExitCode, reason: str) -> None:
+        """Ends what is under way and takes everything down. Once: a teardown is not cut short by the next signal."""
+        self._fail(code, reason)
+        if self.working is not None:
+            working, self.working = self.working, None
+            working.cancel()
 
     async def _bring_up_and_perform(self) -> None:
         try:
@@ -135,10 +140,9 @@ class _Run:
         for scenario in self.rig.scenarios:
             self.trace.emit("scenario.started", name=scenario.name)
             for step in scenario.steps:
-                if self.failure is not None:
-                    self.steps.append(StepReport(scenario.name, name_of(step), blocked=True))
-                    continue
                 await self._do(performance, scenario, step)
+                if self.failure is not None:
+                    return
 
     async def _do(self, performance: Performance, scenario: Scenario, step: Step) -> None:
         name, began, failure = name_of(step), time.monotonic(), ""
@@ -152,21 +156,24 @@ class _Run:
         except HwvirtError as error:
             failure = str(error)
             self._fail(error.exit_code, failure)
-        elapsed_s = time.monotonic() - began
-        self.steps.append(StepReport(scenario.name, name, elapsed_s, failure))
-        if failure:
-            self.trace.emit("step.failed", name=name, reason=failure)
-        else:
-            self.trace.emit("step.finished", name=name, elapsed_s=round(elapsed_s, 3))
+        except asyncio.CancelledError:
+            failure = self.failure[1] if self.failure else "given up"
+            raise
+        finally:
+            elapsed_s = time.monotonic() - began
+            self.steps.append(StepReport(scenario.name, name, elapsed_s, failure))
+            if failure:
+                self.trace.emit("step.failed", name=name, reason=failure)
+            else:
+                self.trace.emit("step.finished", name=name, elapsed_s=round(elapsed_s, 3))
 
     async def _watch(self, stage: Stage) -> None:
-        """Keeps the watcher and the accounts of the stores up to date, and notices a controller that died by itself."""
+        """Keeps the watcher and the accounts of the stores up to date; a controller that dies by itself ends the run."""
         while True:
             try:
                 await stage.bench.check_alive()
             except InfrastructureError as error:
-                if not stage.bench.changing:
-                    self._fail(error.exit_code, str(error))
+                return self._end_early(error.exit_code, str(error))
             stage.remember_stores()
             for name, status in stage.bench.status().items():
                 self.watcher.status(name, status)
@@ -179,6 +186,7 @@ class _Run:
         expected = [*self.rig.expect, *(wanted for scenario in self.rig.scenarios for wanted in scenario.expect)]
         decision = decide(verdicts, expected, counts, self.failure)
         properties, cards = summarize(verdicts)
+        blocked = self.script[len(self.steps) :]
         return Report(
             rig=self.rig.name,
             seed=self.rig.seed,
@@ -187,7 +195,7 @@ class _Run:
             reasons=decision.reasons,
             counts=counts,
             properties=properties,
-            steps=tuple(self.steps),
+            steps=(*self.steps, *(StepReport(of.name, name_of(step), blocked=True) for of, step in blocked)),
             cards=cards,
             provenance=provenance(),
             started=self.started.isoformat(timespec="seconds"),

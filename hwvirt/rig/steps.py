@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from hwvirt.digest import block_digests
-from hwvirt.errors import RigError
+from hwvirt.errors import InfrastructureError, RigError
 from hwvirt.host.initiator import Initiator
 from hwvirt.rig.evidence import gather, read_through
 from hwvirt.rig.faults import Faults, restart
@@ -27,10 +27,11 @@ from hwvirt.rig.file.scenario import (
     Step,
     Workload,
 )
+from hwvirt.rig.judge.card import Card
 from hwvirt.rig.judge.history import MarkKind
 from hwvirt.rig.judge.judge import judge
-from hwvirt.rig.judge.verdict import Outcome, Property, Verdict
-from hwvirt.rig.stage import Stage
+from hwvirt.rig.judge.verdict import CARDS_KEPT, Outcome, Property, Verdict
+from hwvirt.rig.stage import Stage, Unit
 from hwvirt.rig.workload import Counts, Mix, WorkloadPlan, fill, read_all, run_workload
 from hwvirt.trace import Trace
 
@@ -114,31 +115,30 @@ async def _workload(run: Performance, step: Workload) -> None:
     plan = WorkloadPlan(step.ops, step.depth, step.blocks.least, step.blocks.most, mix, run.seed + run.workloads)
     faults = Faults(stage, step.faults, step.ops, run.trace)
     tell = run.progress(step.ops)
+    so_far = Counts()
 
     def on_progress(submitted: int, counts: Counts) -> None:
+        nonlocal so_far
+        so_far = counts
         tell(submitted, counts)
         faults.progress(submitted, counts)
 
     async def reconnect() -> Initiator:
+        nonlocal path
         await faults.finish()
         await stage.bench.check_alive()
         if unit.initiators.get((step.controller, step.lun)) is path:
             raise RigError(f"the path to {step.controller}/{step.lun} was lost, and no fault of the rig had done it.")
-        return await stage.initiator(step.controller, step.lun)
+        path = await stage.initiator(step.controller, step.lun)
+        return path
 
-    stop = asyncio.Event()
-    work = run_workload(path, plan, unit.history, on_progress=on_progress, stop=stop, reconnect=reconnect)
-    if step.alongside is None:
-        counts = await work
-    else:
-        backup = asyncio.ensure_future(_backup_until(run, step.alongside, finished := asyncio.Event()))
-        try:
-            counts = await work
-        finally:
-            finished.set()
-            await backup
-    await faults.finish()
-    run.add(counts)
+    work = run_workload(path, plan, unit.history, on_progress=on_progress, stop=faults.broken, reconnect=reconnect)
+    try:
+        await (work if step.alongside is None else _with_backup(run, step.alongside, work))
+        await faults.finish()
+    finally:
+        await faults.abandon()
+        run.add(so_far)
     if faults.unfired:
         raise RigError(
             f"faults that never struck: {', '.join(faults.unfired)}.",
@@ -146,12 +146,17 @@ async def _workload(run: Performance, step: Workload) -> None:
         )
 
 
-async def _backup_until(run: Performance, step: Backup, finished: asyncio.Event) -> None:
-    """Reads the frozen LUN over and over, at least once, until the workload has finished."""
-    while True:
+async def _with_backup(run: Performance, step: Backup, work: Coroutine[Any, Any, Counts]) -> None:
+    """Reads the frozen LUN over and over, at least once, until the work is done."""
+    working = asyncio.ensure_future(work)
+    try:
         await _backup(run, step)
-        if finished.is_set():
-            return
+        while not working.done():
+            await _backup(run, step)
+        await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def _backup(run: Performance, step: Backup) -> None:
@@ -165,15 +170,23 @@ async def _backup(run: Performance, step: Backup) -> None:
             next_step="Put a `redirect` step before it.",
         )
     chunk = max(1, _BACKUP_BLOCKS_BYTES // path.block_bytes)
+    wrong: list[int] = []
     for lba in range(0, path.blocks, chunk):
         blocks = min(chunk, path.blocks - lba)
         found = block_digests([await read_through(path, lba, blocks)], path.block_bytes)
         expected = unit.baseline.digests[lba : lba + blocks]
         if found != expected:
-            wrong = np.flatnonzero(np.array(found) != np.array(expected))
-            run.counts.mismatches += len(wrong)
-            run.trace.emit("backup.mismatch", lun=step.lun, lba=lba + int(wrong[0]), blocks=len(wrong))
-    run.trace.emit("backup.read", lun=step.lun, blocks=path.blocks)
+            wrong += (np.flatnonzero(np.array(found) != np.array(expected)) + lba).tolist()
+    run.counts.mismatches += len(wrong)
+    run.trace.emit("backup.read", lun=step.lun, blocks=path.blocks, mismatches=len(wrong))
+    cards = tuple(_not_the_original(run, step, lba) for lba in wrong[:CARDS_KEPT])
+    outcome = Outcome.BROKEN if wrong else Outcome.HELD
+    run.verdicts.append(Verdict(Property.FROZEN, outcome, path.blocks, len(wrong), cards))
+
+
+def _not_the_original(run: Performance, step: Backup, lba: int) -> Card:
+    detail = f"a backup of {step.controller}/{step.lun} did not get the block as it was when redirection began"
+    return Card(Property.FROZEN.value, "changed", lba, detail, replay=run.replay)
 
 
 async def _restart(run: Performance, step: Restart | Crash) -> None:
@@ -184,10 +197,9 @@ async def _judge(run: Performance, step: Judge) -> None:
     wanted = step.properties or tuple(Property)
     loop = asyncio.get_running_loop()
     found: dict[Property, list[Verdict]] = {}
+    unread: list[str] = []
     for unit in run.stage.judged_units():
-        # The last word of the host path: also blocks that the workload did not happen to read again.
-        path = await run.stage.initiator(unit.controller, unit.lun)
-        run.counts.mismatches += (await read_all(path, unit.history)).mismatches
+        unread += await _hear_the_host_path(run, unit)
         evidence = await gather(run.stage, unit, run.replay)
         for verdict in await loop.run_in_executor(None, judge, evidence, wanted):
             found.setdefault(verdict.property, []).append(verdict)
@@ -203,6 +215,22 @@ async def _judge(run: Performance, step: Judge) -> None:
             checked=verdict.checked,
             violations=verdict.total,
         )
+    if unread:
+        raise InfrastructureError(f"while nothing disturbed it, {', '.join(unread)} could not be read.")
+
+
+async def _hear_the_host_path(run: Performance, unit: Unit) -> list[str]:
+    """Reads every block once more, also those that the workload did not happen to read again. Returns what it could not."""
+    path = await run.stage.initiator(unit.controller, unit.lun)
+    first = len(unit.history) + 1
+    counts = await read_all(path, unit.history)
+    run.counts.mismatches += counts.mismatches
+    run.counts.failed += counts.failed
+    run.counts.in_doubt += counts.in_doubt
+    reads = [unit.history.operation(number) for number in range(first, len(unit.history) + 1)]
+    return [
+        f"{unit.controller}/{unit.lun} LBA {read.lba} to {read.lba + read.blocks - 1}" for read in reads if not read.seen
+    ]
 
 
 def _together(name: Property, verdicts: Iterable[Verdict]) -> Verdict:
