@@ -159,6 +159,18 @@ def test_a_failed_flush_fails_every_request_that_needed_it_and_no_other() -> Non
     uvloop.run(scenario())
 
 
+def test_a_good_flush_does_not_hide_that_the_request_before_it_failed() -> None:
+    async def scenario() -> None:
+        unit = RamUnit(64)
+        failed = check_condition(3, 0x0C)
+        unit.fault = lambda command: failed if command.cdb[0] == UNMAP else None
+        async with serving([unit.export()]) as served, opened(served.port) as client:
+            client.send(request(TRIM, 1, 0, BLOCK, flags=FUA), request(FLUSH, 2))
+            assert [await client.simple() for _ in range(2)] == [(1, EIO, b""), (2, 0, b"")]
+
+    uvloop.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("completion", "error"),
     [
@@ -462,11 +474,13 @@ def test_a_handshake_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatc
 
     async def scenario() -> None:
         unit = RamUnit(64)
-        async with serving([unit.export()]) as served, raw(served.port) as client:
-            client.send(HELLO, option(3))
-            assert (await client.end())[:8] == b"NBDMAGIC"
+        async with serving([unit.export()]) as served, opened(served.port) as quick, raw(served.port) as slow:
+            slow.send(HELLO, option(3))
+            assert (await slow.end())[:8] == b"NBDMAGIC"
             (dropped,) = await served.until("nbd.dropped")
             assert dropped.fields["reason"] == "the handshake took too long"
+            quick.send(request(FLUSH, 1))
+            assert await quick.simple() == (1, 0, b""), "the time for a handshake ends with the handshake"
 
     uvloop.run(scenario())
 
