@@ -6,12 +6,13 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Sequence
 
 from hwvirt.disk.disk import Ends
 from hwvirt.disk.file import FileVolume
-from hwvirt.disk.linux import is_block_device, logical_block_bytes
+from hwvirt.disk.linux import logical_block_bytes
 from hwvirt.errors import DiskError
 from hwvirt.scsi.command import Command, Completion
 from hwvirt.scsi.server import DeviceServer, run_now
@@ -99,14 +100,11 @@ class _Served:
 def _opened(path: str, access: Access) -> int:
     """An open node, claimed when it is to be written. Raises DiskError."""
     try:
-        fd = os.open(path, os.O_CLOEXEC | os.O_RDONLY)
         if access is Access.READ_ONLY:
-            return fd
-        try:
-            exclusive = os.O_EXCL if is_block_device(fd) else 0
-        finally:
-            os.close(fd)
-        fd = os.open(path, os.O_CLOEXEC | os.O_RDWR | exclusive)
+            return os.open(path, os.O_CLOEXEC | os.O_RDONLY)
+        if stat.S_ISBLK(os.stat(path).st_mode):
+            return os.open(path, os.O_CLOEXEC | os.O_RDWR | os.O_EXCL)  # against mounts too; udev may hold a lock
+        fd = os.open(path, os.O_CLOEXEC | os.O_RDWR)
     except OSError as error:
         raise _refused(path, error) from error
     try:

@@ -251,6 +251,18 @@ class TestOverALoopDevice:
             finally:
                 disk.close()
 
+    def test_device_that_is_mounted_or_claimed_otherwise_is_refused(self, tmp_path: Path) -> None:
+        create_image(tmp_path / "disk.img", 1 << 20)
+        with LoopDevice(str(tmp_path / "disk.img"), 512) as device:
+            claim = os.open(device.path, os.O_RDONLY | os.O_EXCL)  # as a mount does
+            try:
+                with pytest.raises(DiskError) as caught:
+                    LoopDisk(device.path, 512)
+                LoopDisk(device.path, 512, access=Access.READ_ONLY).close()
+            finally:
+                os.close(claim)
+            assert str(caught.value) == IN_USE.format(device.path)
+
     def test_blocks_smaller_than_the_device_s_are_refused(self, tmp_path: Path) -> None:
         create_image(tmp_path / "disk.img", 1 << 20)
         with LoopDevice(str(tmp_path / "disk.img"), 4096) as device, pytest.raises(DiskError) as caught:
