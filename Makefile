@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RIG ?= rigs/quickstart.yaml
 
-.PHONY: help run test check lint types imports setup clean
+.PHONY: help run test check lint types imports bench setup clean
 
 help:                ## this list
 	@awk -F ':.*## +' '/^[a-z]+:.*##/ {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ types: $(READY)
 
 imports: $(READY)
 	$(BIN)/pytest -q tests/test_imports.py
+
+bench: $(READY)      ## speed beside QEMU's overlay on a second server, as ratios
+	$(BIN)/python tools/bench.py
 
 setup: $(READY)      ## Debian packages (as root, where missing) and .venv
 
