@@ -47,11 +47,14 @@ def presentable(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LinkLimits:
-    """What one side takes from the other: unanswered requests, their bytes (or those of their replies), one frame."""
+    """What one side takes from the other: unanswered requests, their bytes (or those of their replies), one frame.
+
+    A frame holds a whole batch: by default what an NBD connection may have under way, 64 MiB, with its digests and slices.
+    """
 
     requests: int = 256
-    request_bytes: int = 64 << 20
-    frame_bytes: int = 8 << 20
+    request_bytes: int = 160 << 20
+    frame_bytes: int = 80 << 20
 
     def __post_init__(self) -> None:
         if self.requests < 1 or not _LEAST_FRAME_BYTES <= self.frame_bytes <= self.request_bytes:
@@ -74,7 +77,10 @@ class LinkTiming:
 
 @dataclass(frozen=True, slots=True)
 class EthernetLink:
-    """A link over TCP. Port 0 listens on a free port; `seed` makes the pauses between attempts repeatable."""
+    """A link over TCP. Port 0 listens on a free port; `seed` makes the pauses between attempts repeatable.
+
+    `peer` is the one controller that is accepted; None: whoever knows the secret, but never two at a time.
+    """
 
     role: Role
     host: str
@@ -83,6 +89,7 @@ class EthernetLink:
     limits: LinkLimits = LinkLimits()
     timing: LinkTiming = LinkTiming()
     seed: int = 0
+    peer: str | None = None
 
     def __post_init__(self) -> None:
         if not self.secret:

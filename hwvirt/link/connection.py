@@ -207,8 +207,8 @@ class Responder:
         return self._connection.session.state is State.UP
 
     def reply(self, message: Reply) -> None:
-        """Answers, once. A reply to a session that is over is dropped and counted.
+        """Answers, once. A reply to a session that is over is dropped and counted, a too large one becomes Refused.
 
-        Raises LocalLinkError for a second answer and for one that is larger than the peer takes.
+        Raises LocalLinkError for a second answer.
         """
         self._connection.reply(self._tag, message)

@@ -143,7 +143,7 @@ class Endpoint:
             time.monotonic(),
             limits=self._link.limits,
             timing=self._link.timing,
-            only_peer=self.peer.name if self.peer else None,
+            only_peer=self.peer.name if self.peer else self._link.peer,
             statistics=self._statistics,
         )
         connection = Connection(session, port, self, self._statistics)

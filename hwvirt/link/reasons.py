@@ -24,8 +24,8 @@ def same_name(place: str, name: str) -> PeerError:
 
 
 def other_peer(place: str, name: str, partner: str | None) -> PeerError:
-    """A third controller where two have a session."""
-    return PeerError(f"link: {place} is {name}, but this controller is linked with {partner}.", next_step=_PORTS)
+    """Another controller than the one that belongs here."""
+    return PeerError(f"link: {place} is {name}, but the peer of this controller is {partner}.", next_step=_PORTS)
 
 
 def unproven(place: str, within_s: float) -> PeerError:
@@ -52,4 +52,4 @@ def told(place: str, why: Farewell, own_name: str) -> LinkError:
         case Farewell.SAME_NAME:
             return same_name(place, own_name)
         case Farewell.OTHER_PEER:
-            return PeerError(f"link: {place} is linked with another controller.", next_step=_PORTS)
+            return PeerError(f"link: {place} is the peer of another controller.", next_step=_PORTS)

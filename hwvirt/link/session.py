@@ -21,8 +21,9 @@ from hwvirt.link.credit import Credit
 from hwvirt.link.errors import CorruptFrame, LinkDown, WrongVersion
 from hwvirt.link.events import Answered, Asked, Ended, Event, LinkStatistics, Peer, Up
 from hwvirt.link.handshake import Handshake
-from hwvirt.link.messages import Bye, Farewell, Hello, Message, Ping, Pong, Proof, Reply, Request
+from hwvirt.link.messages import Bye, Farewell, Hello, Message, Ping, Pong, Proof, Refused, Reply, Request
 from hwvirt.link.wire import HEADER_BYTES, Body, Header, read_header, write_frame
+from hwvirt.scsi.sense import INTERNAL_TARGET_FAILURE
 
 __all__ = ["Session", "State"]
 
@@ -168,12 +169,17 @@ class Session:
         return tag
 
     def reply(self, tag: int, message: Reply) -> None:
-        """Answers an Asked. Raises LocalLinkError when it is not open (any more) or the reply is too large for the peer."""
+        """Answers an Asked; where the reply is larger than the peer takes, with Refused, so that it does not wait in vain.
+
+        Raises LocalLinkError when no such request is open (any more).
+        """
         body = encode(message)
         if self.state is not State.UP or self.peer is None or tag not in self._accepted:
             raise LocalLinkError(f"link: no request with tag {tag} of {self.place} waits for a reply.")
-        if body.frame_bytes > self.peer.limits.frame_bytes:
-            raise LocalLinkError(f"link: a {Kind(body.kind).name} reply of {body.frame_bytes} bytes is too large.")
+        most_bytes = self.peer.limits.frame_bytes
+        if body.frame_bytes > most_bytes:
+            reason = f"the {Kind(body.kind).name} reply has {body.frame_bytes} bytes, more than {most_bytes}"
+            body = encode(Refused(INTERNAL_TARGET_FAILURE, reason=reason))
         self._accepted.give_back(tag)
         self._send_body(body, tag)
 

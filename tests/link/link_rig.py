@@ -37,13 +37,14 @@ class LinkRig:
         secret: bytes = SECRET,
         limits: LinkLimits = _LIMITS,
         timing: LinkTiming = QUICK,
+        peer: str | None = None,
         answer: Callable[[m.Request, Responder], None] | None = None,
         up: Callable[[Endpoint], None] | None = None,
     ) -> Endpoint:
         name = name or ("a" if role is Role.CONNECT else "b")
         trace = Trace(name)
         trace.subscribe(self.events.append)
-        link = EthernetLink(role, "127.0.0.1", port, secret, limits, timing)
+        link = EthernetLink(role, "127.0.0.1", port, secret, limits, timing, peer=peer)
         endpoint = Endpoint(Identity(name, len(self._endpoints) + 1), link, trace)
         endpoint.on_request = answer or echo
         if up is not None:

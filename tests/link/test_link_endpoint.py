@@ -61,6 +61,30 @@ def test_large_data_goes_there_and_back_whole(run: Callable[..., None]) -> None:
     play(story, run)
 
 
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+def test_many_small_pieces_of_a_great_batch_arrive_in_order(run: Callable[..., None]) -> None:
+    async def story(rig: LinkRig) -> None:
+        size = 64 << 20
+        whole = memoryview(b"".join(n.to_bytes(4, "big") for n in range(size // 4096)) * 1024)
+        pieces = [whole[at : at + 4096] for at in range(0, size, 4096)]
+        seen: list[m.Request] = []
+
+        def keep(request: m.Request, responder: Responder) -> None:
+            seen.append(request)
+            responder.reply(m.Busy())
+
+        a, _ = await rig.pair(answer=keep)
+        slices = [m.Slice(n * 2, 1, n) for n in range(len(pieces))]
+        request = m.Write(0, 0, slices, pieces, block_digests(pieces, 4096))
+        await a.request(request)
+        (arrived,) = seen
+        assert isinstance(arrived, m.Write)
+        assert (arrived.slices, arrived.digests) == (slices, request.digests)
+        assert joined(arrived.data) == whole
+
+    play(story, run)
+
+
 def test_frames_of_one_step_leave_in_one_write() -> None:
     async def story(rig: LinkRig) -> None:
         arrivals: list[float] = []
@@ -260,10 +284,23 @@ def test_third_controller_does_not_disturb_the_two() -> None:
         with pytest.raises(PeerError) as refused:
             await third.wait_up(soon())
         assert str(refused.value) == (
-            f"link: 127.0.0.1:{b.port} is linked with another controller. Give every pair of controllers a port of its own."
+            f"link: 127.0.0.1:{b.port} is the peer of another controller. Give every pair of controllers a port of its own."
         )
         assert await a.request(m.Flush(1)) == m.Flushed(1)
         assert b.statistics.reconnects == 0
+
+    play(story)
+
+
+def test_named_peer_alone_is_accepted() -> None:
+    async def story(rig: LinkRig) -> None:
+        b = await rig.endpoint(Role.LISTEN, peer="a")
+        other = await rig.endpoint(Role.CONNECT, b.port, name="c")
+        with pytest.raises(PeerError, match="is the peer of another controller"):
+            await other.wait_up(soon())
+        await other.close()
+        a = await rig.endpoint(Role.CONNECT, b.port, peer="b")
+        await asyncio.gather(a.wait_up(soon()), b.wait_up(soon()))
 
     play(story)
 

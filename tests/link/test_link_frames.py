@@ -161,7 +161,7 @@ def test_message_that_fits_no_frame_is_our_fault(message: m.Message) -> None:
         encode(message)
 
 
-@settings(max_examples=3000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
 @given(st.sampled_from(sorted(Kind)), st.binary(max_size=200), st.binary(max_size=64))
 def test_any_meta_and_data_is_a_message_or_a_link_error(kind: int, meta: bytes, data: bytes) -> None:
     frame = b"".join(write_frame(0, 0, 0, whole_body(kind, meta, (data,))))
@@ -173,7 +173,7 @@ def test_any_meta_and_data_is_a_message_or_a_link_error(kind: int, meta: bytes, 
     assert codec.encode(message).kind == kind
 
 
-@settings(max_examples=3000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=2000, deadline=None, derandomize=True, database=None)
 @given(st.sampled_from(MESSAGES), st.data())
 def test_mutated_frame_is_the_same_message_or_a_link_error(message: m.Message, data: st.DataObject) -> None:
     frame = _frame(message)

@@ -122,8 +122,8 @@ def test_third_controller_is_refused() -> None:
     pair = LinkPair(names=("c", "b"), only_peers=(None, "a"))
     pair.settle()
     next_step = "Give every pair of controllers a port of its own."
-    assert pair.b.reason == f"link: the place of a is c, but this controller is linked with a. {next_step}"
-    assert pair.a.reason == f"link: the place of b is linked with another controller. {next_step}"
+    assert pair.b.reason == f"link: the place of a is c, but the peer of this controller is a. {next_step}"
+    assert pair.a.reason == f"link: the place of b is the peer of another controller. {next_step}"
 
 
 def test_other_version_is_told_and_answered() -> None:

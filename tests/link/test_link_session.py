@@ -15,6 +15,7 @@ from hwvirt.link.errors import CorruptFrame, LinkDown
 from hwvirt.link.events import Asked, Ended
 from hwvirt.link.session import State
 from hwvirt.link.wire import HEADER_BYTES, write_frame
+from hwvirt.scsi.sense import INTERNAL_TARGET_FAILURE
 from tests.link.link_samples import BLOCKS, MESSAGES, REQUESTS, write_of
 from tests.link.pair import LinkPair, feed, frames_of
 
@@ -101,14 +102,14 @@ def test_second_reply_is_our_own_error() -> None:
         pair.b.session.reply(tag, m.Busy())
 
 
-def test_reply_that_is_too_large_leaves_the_request_open() -> None:
+def test_reply_that_is_too_large_becomes_a_refusal() -> None:
     pair = LinkPair.up(limits=_FEW)
-    pair.a.ask(m.Flush(1))
+    pair.a.ask(m.Query(1, None, 100))
     pair.settle()
-    tag = pair.b.asked[0].tag
-    with pytest.raises(LocalLinkError, match="a LEDGER_PAGE reply of 9052 bytes is too large"):
-        pair.b.session.reply(tag, m.LedgerPage((bytes(8996),), None))
-    pair.b.session.reply(tag, m.Busy())
+    pair.b.session.reply(pair.b.asked[0].tag, m.LedgerPage((bytes(8996),), None))
+    pair.settle()
+    reason = "the LEDGER_PAGE reply has 9052 bytes, more than 8192"
+    assert pair.a.answered[0].message == m.Refused(INTERNAL_TARGET_FAILURE, reason=reason)
 
 
 def test_tags_of_open_requests_are_not_given_again() -> None:
