@@ -7,12 +7,18 @@ from typing import Protocol, runtime_checkable
 
 from hwvirt.errors import DiskError
 from hwvirt.scsi.command import Command, Completion
+from hwvirt.scsi.sense import Sense
+from hwvirt.scsi.status import SenseKey
 from hwvirt.units import Deadline
 
-__all__ = ["BatchDisk", "Disk", "Ends", "execute_each"]
+__all__ = ["LOST_WRITES", "BatchDisk", "Disk", "Ends", "execute_each"]
 
 Ends = list[Completion | DiskError]
 """How each command of a batch ended, in order; a DiskError where no completion can be had."""
+
+LOST_WRITES = Sense(SenseKey.HARDWARE_ERROR, 0x0C, 0x00)
+"""A flush that came too late: earlier writes may be gone. Told once, so it must not have a key that initiators try again
+on (Linux does on MEDIUM ERROR, UNIT ATTENTION and deferred errors), or the second answer would hide the first."""
 
 
 class Disk(Protocol):

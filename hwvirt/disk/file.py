@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from hwvirt.buffers import Buffer, Pieces, length
+from hwvirt.disk.disk import LOST_WRITES
 from hwvirt.disk.linux import punch_hole, size_bytes
 from hwvirt.disk.runs import runs, sliced
 from hwvirt.scsi.sense import CheckCondition, Sense
@@ -93,11 +94,11 @@ class FileVolume:
         return [self._unmap(lba, blocks) for lba, blocks in extents]
 
     async def flush(self) -> CheckCondition | None:
-        """fdatasync. Linux reports a lost write once: a flush after a failed one may succeed without that write."""
+        """fdatasync. Linux tells of lost writes once: a flush after a failed one may succeed without them."""
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            return CheckCondition(_sense(error, _WRITE_ERROR))
+            return CheckCondition(_sense(error, LOST_WRITES))
         return None
 
     def residency(self, extent: Extent) -> list[tuple[int, Residency]]:

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from hwvirt.buffers import joined
+from hwvirt.disk.disk import LOST_WRITES
 from hwvirt.disk.linux import passthrough_limit_bytes
 from hwvirt.disk.sgio import DriverStatus, HostStatus, Outcome, sg_io
 from hwvirt.errors import DiskError
@@ -37,6 +38,7 @@ _HARMLESS_TWICE = (
 )
 _RESET_ASC = 0x29
 _RESET_ASCQS = range(5)  # power on and resets; the rest of 29h is about the path, not the device
+_FLUSHED_TOO_LATE = Completion(Status.CHECK_CONDITION, sense=encode_sense(LOST_WRITES))
 _WRITE_PROTECTED = Completion(Status.CHECK_CONDITION, sense=encode_sense(WRITE_PROTECTED))
 
 _WITHOUT_SENSE = frozenset(Status) - {Status.CHECK_CONDITION}
@@ -49,6 +51,7 @@ _CLEAN_HOST = (  # the last four only point at the status that came with them
     HostStatus.MEDIUM_ERROR,
 )
 _GONE_HOST = (HostStatus.NO_CONNECT, HostStatus.BAD_TARGET)
+_AFTER_RESET = (HostStatus.TIME_OUT, HostStatus.RESET)  # the kernel may have reset the disk, and keeps its attention
 _CLEAN_DRIVER = (DriverStatus.OK, DriverStatus.SENSE)
 _BUSY_ERRNOS = (errno.EDOM, errno.EAGAIN, errno.EBUSY)  # EDOM: 16 commands of this node are under way
 _GONE_ERRNOS = (errno.ENODEV, errno.ENXIO)
@@ -123,7 +126,7 @@ class SgDisk:
         completion = self._until_answered(command, deadline)
         if not completion.good:
             return completion
-        return self._cache.flushed(mark) or completion
+        return completion if self._cache.flushed(mark) else _FLUSHED_TOO_LATE
 
     def _with_path_limit(self, page: Completion, deadline: Deadline) -> Completion:
         """VPD page B0 with the MAXIMUM TRANSFER LENGTH lowered to what adapter and kernel carry in one command."""
@@ -164,8 +167,8 @@ class SgDisk:
             end = _End.GONE if error.errno in _GONE_ERRNOS else _End.LOST
             return _Try(end, detail=f"SG_IO: {error.strerror}")
         result = _judged(outcome)
-        if result.end is _End.ATTENTION and result.completion is not None and _tells_reset(outcome.sense):
-            self._cache.reset(result.completion, not_executed=int(medium_changing(command.cdb)))
+        if outcome.host_status in _AFTER_RESET or (result.end is _End.ATTENTION and _tells_reset(outcome.sense)):
+            self._cache.reset(not_executed=int(medium_changing(command.cdb)))
         return result
 
 
@@ -175,7 +178,7 @@ class _VolatileCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._flushed = 0
-        self._loss: Completion | None = None
+        self._lost = False
         self.changes = 0
 
     def changed(self) -> None:
@@ -183,18 +186,18 @@ class _VolatileCache:
         with self._lock:
             self.changes += 1
 
-    def reset(self, attention: Completion, not_executed: int) -> None:
-        """The disk told of a reset instead of executing a command, which was itself this many of the changes."""
+    def reset(self, not_executed: int) -> None:
+        """A command ended with a reset and not well; it was itself this many of the changes."""
         with self._lock:
             if self.changes - not_executed > self._flushed:
-                self._loss = attention
+                self._lost = True
 
-    def flushed(self, mark: int) -> Completion | None:
-        """The disk flushed what was sent up to `mark`; the answer, once, to a flush that came too late."""
+    def flushed(self, mark: int) -> bool:
+        """The disk flushed what was sent up to `mark`. Returns whether that came in time for all of it; False only once."""
         with self._lock:
             self._flushed = max(self._flushed, mark)
-            loss, self._loss = self._loss, None
-            return loss
+            in_time, self._lost = not self._lost, False
+            return in_time
 
 
 def _judged(outcome: Outcome) -> _Try:

@@ -22,7 +22,15 @@ from hwvirt.disk.volume import DiskVolume
 from hwvirt.errors import DiskError, SafetyRefusal
 from hwvirt.scsi.cdb import describe
 from hwvirt.scsi.command import Command, Completion
-from hwvirt.scsi.sense import COMMUNICATION_FAILURE, RESET_OCCURRED, UNRECOVERED_READ_ERROR, WRITE_ERROR, Sense, encode_sense
+from hwvirt.scsi.sense import (
+    COMMUNICATION_FAILURE,
+    INVALID_FIELD_IN_CDB,
+    RESET_OCCURRED,
+    UNRECOVERED_READ_ERROR,
+    WRITE_ERROR,
+    Sense,
+    encode_sense,
+)
 from hwvirt.scsi.status import SenseKey, Status
 from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Write
 from hwvirt.units import FOREVER, Deadline
@@ -401,10 +409,29 @@ class Reporting:
 
 
 def test_facts_of_a_disk_without_pages_are_cautious(loop_disk: LoopDisk) -> None:
-    only = FaultyDisk(loop_disk, [Rule(Sense(SenseKey.ILLEGAL_REQUEST, 0x24, 0x00), frozenset({0x5A}), times=FOR_EVER)])
-    facts = describe_disk(NoPages(only), FOREVER)
+    facts = describe_disk(Answering(loop_disk, {b"\x12\x01": None, b"\x5a": None}), FOREVER)
     assert (facts.serial, facts.naa, facts.max_transfer_blocks, facts.zeroing_blocks) == ("", None, 128, 0)
     assert (facts.fua, facts.volatile_cache, facts.write_protected) == (False, True, False)
+
+
+@pytest.mark.parametrize(("page", "sure"), [("e4", True), ("a4", False), ("60", False)])  # LBPU LBPWS LBPWS10 LBPRZ
+def test_only_write_same_that_reads_zeroes_is_trusted_to_zero(loop_disk: LoopDisk, page: str, sure: bool) -> None:
+    disk = Answering(loop_disk, {b"\x12\x01\xb2": bytes.fromhex(f"00b20004 00{page}0200")})
+    assert bool(describe_disk(disk, FOREVER).zeroing_blocks) is sure
+
+
+def test_data_that_makes_no_sense_is_a_disk_error(loop_disk: LoopDisk) -> None:
+    with pytest.raises(DiskError, match=r"sent data that makes no sense: standard INQUIRY data takes 36 bytes, not 5\."):
+        describe_disk(Answering(loop_disk, {b"\x12\x00": bytes(5)}), FOREVER)
+    with pytest.raises(DiskError, match=r"is no disk with blocks \(peripheral device type 0x05\)"):
+        describe_disk(Answering(loop_disk, {b"\x12\x00": b"\5" + bytes(35)}), FOREVER)
+    with pytest.raises(DiskError, match="its blocks have 0 bytes"):
+        describe_disk(Answering(loop_disk, {b"\x9e": bytes(32)}), FOREVER)
+
+
+def test_judge_s_reader_wants_every_byte(loop_disk: LoopDisk) -> None:
+    with pytest.raises(DiskError, match=r"READ\(16\) lba=0x3 blocks=1 sent 500 of 512 bytes\."):
+        read_blocks(Answering(loop_disk, {b"\x88": bytes(500)}), 3, 1)
 
 
 def test_disk_that_cannot_be_described_says_why(loop_disk: LoopDisk) -> None:
@@ -419,18 +446,20 @@ def test_disk_that_cannot_be_described_says_why(loop_disk: LoopDisk) -> None:
         describe_disk(faulty, FOREVER)
 
 
-class NoPages:
-    """A disk that knows standard INQUIRY data only."""
+class Answering:
+    """A disk that answers CDBs with these beginnings so; None: it does not know them."""
 
-    def __init__(self, inner: Disk) -> None:
-        self.inner, self.name, self.quick = inner, inner.name, True
+    def __init__(self, inner: Disk, answers: dict[bytes, bytes | None]) -> None:
+        self.inner, self.answers = inner, answers
+        self.name, self.quick = inner.name, True
 
     def execute(self, command: Command, deadline: Deadline) -> Completion:
-        if command.cdb[:2] == b"\x12\x01":
-            sense = encode_sense(Sense(SenseKey.ILLEGAL_REQUEST, 0x24, 0x00))
-            return Completion(Status.CHECK_CONDITION, sense=sense)
+        for beginning, answer in self.answers.items():
+            if command.cdb.startswith(beginning):
+                if answer is None:
+                    return Completion(Status.CHECK_CONDITION, sense=encode_sense(INVALID_FIELD_IN_CDB))
+                return Completion(Status.GOOD, (answer,))
         return self.inner.execute(command, deadline)
 
     def close(self) -> None:
         self.inner.close()
-

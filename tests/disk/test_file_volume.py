@@ -159,9 +159,9 @@ def test_failed_sync_fails_flush_and_every_durable_write(fd: int, monkeypatch: p
     monkeypatch.setattr(os, "fdatasync", raising(errno.EIO))
     volume = FileVolume(fd, BLOCK)
     writes = [Write(0, (block(1),)), Write(9, (block(1),))]
-    assert condition(run_without_suspending(volume.flush())) == (SenseKey.MEDIUM_ERROR, 0x0C, 0x00, None)
+    assert condition(run_without_suspending(volume.flush())) == (SenseKey.HARDWARE_ERROR, 0x0C, 0x00, None)
     for result in run_without_suspending(volume.write(writes, Durability.DURABLE)):
-        assert condition(result) == (SenseKey.MEDIUM_ERROR, 0x0C, 0x00, None)
+        assert condition(result) == (SenseKey.HARDWARE_ERROR, 0x0C, 0x00, None)
     assert run_without_suspending(volume.write(writes)) == [None, None]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from hwvirt.buffers import joined
 from hwvirt.disk import passthrough
+from hwvirt.disk.disk import LOST_WRITES
 from hwvirt.disk.passthrough import SgDisk
 from hwvirt.errors import DiskError
 from hwvirt.scsi.cdb import read_16, synchronize_cache_16, write_16
@@ -190,8 +191,7 @@ def test_reset_after_an_unflushed_write_fails_the_next_flush_once(
         assert first.good
         first = execute(disk, FLUSH)
     assert first.status is Status.CHECK_CONDITION
-    assert decode_sense(first.sense).key is SenseKey.UNIT_ATTENTION
-    assert decode_sense(first.sense).asc == 0x29
+    assert decode_sense(first.sense) == LOST_WRITES
     assert execute(disk, FLUSH).good
 
 
@@ -209,6 +209,16 @@ def test_reset_after_a_flush_leaves_the_next_flush_alone(disk: SgDisk, kernel: F
     kernel.answers = [check(RESET)]
     execute(disk, READ)
     assert execute(disk, FLUSH).good
+
+
+@pytest.mark.parametrize("host_status", [3, 8])
+def test_reset_by_the_kernel_s_error_handler_counts_too(disk: SgDisk, kernel: FakeKernel, host_status: int) -> None:
+    for before, in_time in ((FLUSH, True), (WRITE, False)):
+        execute(disk, before)
+        kernel.answers = [Answer(host_status=host_status)]
+        with pytest.raises(DiskError):
+            execute(disk, WRITE)
+        assert execute(disk, FLUSH).good is in_time
 
 
 def test_reset_told_to_the_first_write_cost_nothing(disk: SgDisk, kernel: FakeKernel) -> None:

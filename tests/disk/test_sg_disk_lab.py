@@ -83,7 +83,7 @@ def test_medium_error_comes_out_with_its_lba_and_for_its_item_only(ask: Ask) -> 
 def test_reset_after_a_write_fails_the_next_flush_once(ask: Ask) -> None:
     flushed, wrote, was_reset, read, flushed_after, sense, flushed_again = ask("reset")
     assert (flushed, wrote, was_reset, read) == (True, True, True, True)
-    assert (flushed_after, sense) == (False, [SenseKey.UNIT_ATTENTION, 0x29])
+    assert (flushed_after, sense) == (False, [SenseKey.HARDWARE_ERROR, 0x0C])
     assert flushed_again
 
 
