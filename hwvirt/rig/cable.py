@@ -15,7 +15,8 @@ class Cable:
     """Passes bytes between whoever connects to `port` and 127.0.0.1:`far_port`. While cut it passes nothing on.
 
     A cut is silent, as a pulled cable: connections stay open and hear nothing until the cable heals; what was sent
-    meanwhile is lost with the connections, which are reset then.
+    meanwhile is lost with the connections, which are reset then. It comes at the worst moment: requests that are just on
+    their way still arrive at the far end, and their replies are lost.
     """
 
     def __init__(self, far_port: int, trace: Trace) -> None:
@@ -60,7 +61,7 @@ class Cable:
             await self._whole.wait()
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._far_port)
             try:
-                await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+                await asyncio.gather(self._pass_requests(reader, far_writer), self._pass_replies(far_reader, writer))
             finally:
                 far_writer.transport.abort()
         except (OSError, asyncio.CancelledError):
@@ -69,7 +70,14 @@ class Cable:
             self._lines.discard(line)
             writer.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+            await self._whole.wait()
+        raise ConnectionResetError("one end has closed")
+
+    async def _pass_replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):
             await self._whole.wait()
             writer.write(data)
