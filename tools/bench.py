@@ -73,7 +73,10 @@ def fio(uri: str, job: Job, seconds: float) -> float:
         *(f"--iodepth={job.depth}", f"--size={SIZE_MIB}m", f"--runtime={seconds:g}", "--time_based"),
         *("--output-format=json", "--randseed=1"),
     ]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    output = done.stdout
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{output}{done.stderr}")
     (found,) = json.loads(output[output.index("{") :])["jobs"]
     return float(found["read"]["iops"] + found["write"]["iops"])
 

@@ -19,6 +19,7 @@ from hwvirt.controller.control import ControlServer
 from hwvirt.controller.journal import StateDirectory
 from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.link_side import LinkSide
+from hwvirt.controller.memory import keep_large_buffers
 from hwvirt.controller.service import Service
 from hwvirt.controller.states import State
 from hwvirt.controller.store import LocalStore
@@ -45,6 +46,7 @@ _DISK_S = 30.0
 
 def main(config_path: Path) -> ExitCode:
     """Runs the controller of a configuration file until SIGTERM or SIGINT. Raises HwvirtError when it cannot start."""
+    keep_large_buffers()
     return uvloop.run(_run(load_config(config_path)))
 
 

@@ -33,7 +33,6 @@ __all__ = ["RedirectVolume"]
 
 UNFLUSHED_LIMIT_BYTES = 64 << 20
 _STALE_RETRIES = 16
-_ROOM_RETRIES = 2
 
 
 class Change(NamedTuple):
@@ -71,6 +70,7 @@ class RedirectVolume:
         self.gate = RangeGate(first.blocks)
         self.unflushed = Unflushed()
         self.superseded: list[Placement] = []
+        self.given_up_blocks = 0
         self.state = State.OWN
         self.committed_below = 0
         self.sequence = 0
@@ -222,14 +222,16 @@ class RedirectVolume:
         return [None] * len(changes)
 
     async def _send_or_make_room(self, changes: Sequence[Change]) -> None:
-        for _ in range(_ROOM_RETRIES):
+        """A full store has room again when a flush gives up positions that newer writes have replaced."""
+        while True:
+            given_up = self.given_up_blocks
             try:
                 return await self._send(changes)
             except CheckCondition as error:
-                # A flush gives up the positions that newer writes have replaced.
                 if error.sense != SPACE_ALLOCATION_FAILED_WRITE_PROTECT or await self.flush():
                     raise
-        return await self._send(changes)
+                if self.given_up_blocks == given_up:
+                    raise
 
     async def _send(self, changes: Sequence[Change]) -> None:
         slices = []
@@ -296,6 +298,7 @@ class RedirectVolume:
         self.unflushed.drop_before(mark)
         if superseded:
             await self.store.free(self.number, superseded)
+            self.given_up_blocks += sum(place.blocks for place in superseded)
         return True
 
     def _untake(self, changes: Rows, superseded: list[Placement]) -> None:

@@ -381,3 +381,19 @@ def test_requests_in_any_overlap_leave_whole_blocks_and_a_one_to_one_map(tmp_pat
         assert await desk.read(0, desk.blocks) == final
 
     on_desk(tmp_path, story, store_blocks=200)
+
+
+def test_a_store_with_little_spare_room_never_fails_a_write_that_fits(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        random_ = random.Random(8)
+
+        async def host() -> None:
+            for _ in range(150):
+                lba = random_.randrange(desk.blocks - 4)
+                await desk.write(lba, *[random_.randrange(1, 250)] * 4)
+
+        await asyncio.gather(*(host() for _ in range(6)))
+        await desk.flush()
+        desk.check_one_to_one()
+
+    on_desk(tmp_path, story, blocks=64, store_blocks=64 + 6 * 4)
