@@ -43,6 +43,11 @@ class Job:
         self._status: int | None = None
         self._lost = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether there is an exit status."""
+        return self._status is not None
+
     def line(self, deadline: Deadline) -> str | None:
         """The next line of standard output, without its newline; None after the last one. Raises LabError.
 

@@ -140,9 +140,10 @@ class Kernel:
         return output
 
     def signal(self, job: Job, name: str) -> None:
-        """Sends a signal ("TERM", "KILL", ...) to a job's process group."""
+        """Sends a signal ("TERM", "KILL", ...) to a job's process group, unless the job has ended."""
         pid = job.pid(Deadline.after(_END_S))
-        self._on().board.request(f"signal {name} {pid}")
+        if not job.ended:
+            self._on().board.request(f"signal {name} {pid}")
 
     def power_off(self, deadline: Deadline) -> None:
         """Everything is written back, then the power is off. Raises LabError when it took too long; then it was a cut."""
