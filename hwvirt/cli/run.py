@@ -20,6 +20,7 @@ def run(
     runs: Annotated[Path, typer.Option(help="Where the folder of this run is made.")] = Path("runs"),
     no_live: Annotated[bool, typer.Option("--no-live", help="One plain line for each event, also on a terminal.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask every disk, write nothing.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", hidden=True)] = False,
 ) -> ExitCode:
     """Run a rig and judge it."""
     from hwvirt.rig.file import load_rig  # noqa: PLC0415  slow to load
@@ -27,6 +28,12 @@ def run(
     loaded = load_rig(rig)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
+
+    if stream:
+        from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load
+        from hwvirt.rig.watcher import Streamer  # noqa: PLC0415  slow to load
+
+        return run_rig(loaded, RunOptions(runs=runs, watcher=Streamer(), inside_lab=True))
 
     from hwvirt.console.live import Console, LiveMode  # noqa: PLC0415  slow to load
     from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load

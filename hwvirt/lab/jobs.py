@@ -44,6 +44,11 @@ class Job:
         self._lost = False
 
     @property
+    def lost(self) -> bool:
+        """Whether the kernel went before the job ended."""
+        return self._lost
+
+    @property
     def ended(self) -> bool:
         """Whether there is an exit status."""
         return self._status is not None

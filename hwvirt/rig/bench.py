@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,16 @@ from typing import Any
 import msgspec
 
 from hwvirt.controller.config import Config, DiskConfig, LinkConfig, LinkRole, LunConfig, StoreConfig
-from hwvirt.disk.loop import create_image
-from hwvirt.disk.loopdev import LoopDevice
 from hwvirt.errors import ControllerError, InfrastructureError
 from hwvirt.rig.cable import Cable
 from hwvirt.rig.control_client import ControlClient
+from hwvirt.rig.disks import BenchDisk, prepare_disk
 from hwvirt.rig.file.model import (
     ControllerSpec,
     Ethernet,
     Forward,
     Frozen,
     HostPath,
-    LoopNode,
-    LoopSpec,
     Redirect,
     Rig,
 )
@@ -77,7 +74,7 @@ class Bench:
         self.folder = folder
         self.trace = trace
         self.machines: dict[str, Machine] = {}
-        self.disks: dict[str, Path] = {}
+        self.disks: dict[str, BenchDisk] = {}
         self.cable: Cable | None = None
         self._redirect_at_start = redirect_at_start
         self._program = program
@@ -87,15 +84,9 @@ class Bench:
         _refuse_what_is_not_built(self.rig)
         # Sockets have short names (108 bytes, unix(7)): they do not lie in the run folder.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hwvirt-")))
+        made = stack.enter_context(ExitStack())
         for name, disk in self.rig.disks.items():
-            assert isinstance(disk, LoopSpec)
-            image = self.folder / "disks" / f"{name}.img"
-            image.parent.mkdir(parents=True, exist_ok=True)
-            create_image(image, disk.size_bytes)
-            stack.callback(image.unlink, missing_ok=True)
-            self.disks[name] = image
-            if disk.node is LoopNode.LOOP:
-                self.disks[name] = Path(stack.enter_context(LoopDevice(str(image), disk.block_bytes)).path)
+            self.disks[name] = prepare_disk(name, disk, self.folder, made)
         port = _free_port()
         if _cuts_link(self.rig):
             self.cable = Cable(port, self.trace)
@@ -116,8 +107,7 @@ class Bench:
         await asyncio.gather(*(self.start(name) for name in self.machines))
 
     def _config(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int) -> Config:
-        disk = self.rig.disks[spec.disk]
-        assert isinstance(disk, LoopSpec)
+        disk = self.disks[spec.disk]
         layout = self.rig.layout[spec.name]
         peers = [name for name in self.rig.controllers if name != spec.name]
         link = None
@@ -133,8 +123,8 @@ class Bench:
             control=str(sockets / f"{spec.name}.sock"),
             disk=DiskConfig(
                 spec.disk,
-                str(self.disks[spec.disk]),
-                "file",
+                disk.path,
+                disk.kind,
                 512 if disk.block_bytes == 512 else 4096,
                 str(self.folder / f"{spec.disk}.witness"),
             ),
@@ -269,11 +259,6 @@ def _needs_peer(spec: ControllerSpec) -> bool:
 
 
 def _refuse_what_is_not_built(rig: Rig) -> None:
-    for name, disk in rig.disks.items():
-        if not isinstance(disk, LoopSpec):
-            raise InfrastructureError(
-                f"{rig.path}: disk {name} is of a kind that this version cannot run yet.", next_step="Use a loop disk."
-            )
     if not isinstance(rig.link, Ethernet):
         raise InfrastructureError(f"{rig.path}: this version runs Ethernet only.", next_step="Use link: {ethernet: {}}.")
     if rig.host.path is not HostPath.NBD:

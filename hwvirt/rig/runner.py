@@ -12,40 +12,26 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
 
 import uvloop
 
 from hwvirt.errors import ExitCode, HwvirtError, InfrastructureError
 from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench
 from hwvirt.rig.describe import detail_of, dry_run, locked, topology
+from hwvirt.rig.disks import needs_lab
 from hwvirt.rig.file.model import Rig
 from hwvirt.rig.file.scenario import Scenario, Step
+from hwvirt.rig.in_lab import run_in_lab
 from hwvirt.rig.report import Report, RunFolder, StepReport, decide, provenance, summarize, verdict_word
 from hwvirt.rig.stage import Stage
 from hwvirt.rig.steps import STEPS, Performance, name_of
-from hwvirt.trace import Event, Trace
+from hwvirt.rig.watcher import Watcher
+from hwvirt.trace import Trace
 
-__all__ = ["RunOptions", "Watcher", "run_rig"]
+__all__ = ["RunOptions", "run_rig"]
 
 STEP_S = 900.0
 _TICK_S = 0.25
-
-
-class Watcher(Protocol):
-    """Shows people what goes on. Cheap, and never raises."""
-
-    def handle(self, event: Event) -> None:
-        """Something happened."""
-        ...
-
-    def status(self, name: str, report: dict[str, Any]) -> None:
-        """A controller's newest status."""
-        ...
-
-    def tick(self, now: float) -> None:
-        """Time has passed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +42,7 @@ class RunOptions:
     watcher: Watcher
     dry_run: bool = False
     program: Sequence[str] = CONTROLLER_PROGRAM
+    inside_lab: bool = False
 
 
 def run_rig(rig: Rig, options: RunOptions) -> ExitCode:
@@ -63,6 +50,8 @@ def run_rig(rig: Rig, options: RunOptions) -> ExitCode:
     if options.dry_run:
         dry_run(rig, sys.stdout)
         return ExitCode.PASSED
+    if needs_lab(rig) and not options.inside_lab:
+        return run_in_lab(rig, options.runs, options.watcher)
     return uvloop.run(_Run(rig, options).run())
 
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwvirt.disk.disk import Disk
-from hwvirt.disk.loop import LoopDisk
 from hwvirt.disk.reader import digest_blocks
 from hwvirt.disk.witness import Record, read_witness
 from hwvirt.errors import ControllerError
 from hwvirt.host.initiator import Initiator
 from hwvirt.host.nbd.client import NbdInitiator
 from hwvirt.rig.bench import Bench
-from hwvirt.rig.file.model import Frozen, LoopSpec, Redirect
+from hwvirt.rig.file.model import Frozen, Redirect
 from hwvirt.rig.judge.evidence import StoreCount
 from hwvirt.rig.judge.history import History, MarkKind
-from hwvirt.scsi.volume import Access, Extent
+from hwvirt.scsi.volume import Extent
 
 __all__ = ["Baseline", "Stage", "Unit"]
 
@@ -103,9 +102,7 @@ class Stage:
         name = self.rig.controllers[controller].disk
         disk = self._disks.get(name)
         if disk is None:
-            spec = self.rig.disks[name]
-            assert isinstance(spec, LoopSpec)
-            disk = LoopDisk(str(self.bench.disks[name]), spec.block_bytes, access=Access.READ_ONLY)
+            disk = self.bench.disks[name].open_for_judge()
             self._stack.callback(disk.close)
             self._disks[name] = disk
         return disk

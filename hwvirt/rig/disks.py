@@ -1,0 +1,82 @@
+"""Disks of a bench: made for the run, and given back when it ends."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwvirt.disk.disk import Disk
+from hwvirt.disk.loop import LoopDisk, create_image
+from hwvirt.disk.loopdev import LoopDevice
+from hwvirt.disk.open import DiskKind
+from hwvirt.disk.passthrough import SgDisk
+from hwvirt.errors import InfrastructureError
+from hwvirt.lab.disks import Cache, ScsiDebug, Spec, TcmLoop, make
+from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, Rig, ScsiDebugSpec, TcmLoopSpec
+from hwvirt.scsi.volume import Access
+
+__all__ = ["BenchDisk", "needs_lab", "prepare_disk", "volatile_backing"]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchDisk:
+    """Where a disk of the rig is while it is up."""
+
+    kind: DiskKind
+    path: str
+    block_bytes: int
+
+    def open_for_judge(self) -> Disk:
+        """The disk itself, for reading only, past the controller that has it."""
+        if self.kind == "file":
+            return LoopDisk(self.path, self.block_bytes, access=Access.READ_ONLY)
+        return SgDisk(self.path, access=Access.READ_ONLY)
+
+
+def needs_lab(rig: Rig) -> bool:
+    """Whether the rig has disks that only a kernel of the lab is asked to make."""
+    return any(isinstance(disk, ScsiDebugSpec | TcmLoopSpec) for disk in rig.disks.values())
+
+
+def volatile_backing(name: str) -> str:
+    """The environment variable that tells a guest which block device keeps the data of a disk with a volatile cache."""
+    return f"HWVIRT_BACKING_{name.upper().replace('-', '_').replace('.', '_')}"
+
+
+def prepare_disk(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> BenchDisk:
+    """Makes a disk; its undoing is on the stack. Raises InfrastructureError for one that cannot be made here."""
+    if isinstance(spec, ScsiDebugSpec | TcmLoopSpec):
+        made = stack.enter_context(make(_guest_spec(name, spec, folder, stack)))
+        return BenchDisk("sg", made.sg, made.block_bytes)
+    if not isinstance(spec, LoopSpec):
+        raise InfrastructureError(
+            f"disk {name}: this version does not run rigs on real disks by itself yet.",
+            next_step="Use a loop disk, or one of the lab.",
+        )
+    image = _image(name, spec.size_bytes, folder, stack)
+    if spec.node is LoopNode.FILE:
+        return BenchDisk("file", str(image), spec.block_bytes)
+    device = stack.enter_context(LoopDevice(str(image), spec.block_bytes))
+    return BenchDisk("file", device.path, spec.block_bytes)
+
+
+def _image(name: str, size_bytes: int, folder: Path, stack: ExitStack) -> Path:
+    image = folder / "disks" / f"{name}.img"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    create_image(image, size_bytes)
+    stack.callback(image.unlink, missing_ok=True)
+    return image
+
+
+def _guest_spec(name: str, spec: ScsiDebugSpec | TcmLoopSpec, folder: Path, stack: ExitStack) -> Spec:
+    if isinstance(spec, ScsiDebugSpec):
+        return ScsiDebug(spec.size_bytes, spec.block_bytes)
+    if spec.backing is Backing.LOOP:
+        image = _image(name, spec.size_bytes, folder, stack)
+        return TcmLoop(name, str(image), spec.size_bytes, spec.block_bytes)
+    device = os.environ.get(volatile_backing(name))
+    if device is None:
+        raise InfrastructureError(f"disk {name}: no block device for its data.", next_step="Run the rig in the lab.")
+    return TcmLoop(name, device, spec.size_bytes, spec.block_bytes, Cache.VOLATILE)
