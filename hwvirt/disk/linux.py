@@ -51,8 +51,8 @@ def passthrough_limit_bytes(fd: int) -> int:
     """The longest transfer that SG_IO carries in one command on this node; a cautious 64 KiB where Linux does not say."""
     device = os.fstat(fd)
     try:
-        if stat.S_ISCHR(device.st_mode):  # the sg driver answers in bytes
-            return int(struct.unpack("=i", fcntl.ioctl(fd, _BLKSECTGET, bytes(4)))[0]) or _CAUTIOUS_LIMIT_BYTES
+        if stat.S_ISCHR(device.st_mode):
+            return _sg_limit_bytes(fd, f"{os.major(device.st_rdev)}:{os.minor(device.st_rdev)}")
         node = f"{os.major(device.st_rdev)}:{os.minor(device.st_rdev)}"
         queue = Path(f"/sys/dev/block/{node}/queue")
         most_bytes = int((queue / "max_sectors_kb").read_text()) * 1024
@@ -60,6 +60,14 @@ def passthrough_limit_bytes(fd: int) -> int:
     except OSError:
         return _CAUTIOUS_LIMIT_BYTES
     return min(most_bytes, segments // 2 * mmap.PAGESIZE)  # a piece that is not page-aligned costs two segments a page
+
+
+def _sg_limit_bytes(fd: int, node: str) -> int:
+    """The sg driver answers in bytes, but not with the pages that the host adapter takes in one command."""
+    most_bytes = int(struct.unpack("=i", fcntl.ioctl(fd, _BLKSECTGET, bytes(4)))[0]) or _CAUTIOUS_LIMIT_BYTES
+    for queue in Path(f"/sys/dev/char/{node}/device/block").glob("*/queue/max_segments"):
+        most_bytes = min(most_bytes, int(queue.read_text()) * mmap.PAGESIZE)
+    return most_bytes
 
 
 def punch_hole(fd: int, offset_bytes: int, length_bytes: int) -> None:
