@@ -1,0 +1,12 @@
+"""Faults of a cable: pure, seeded stages for one direction, the same for Ethernet and the serial line.
+
+A relay holds a `Lane` for each direction and a `Flow` for each connection and direction. It gives bytes and the time to
+the flow, and sends on what `arrived`.
+"""
+
+from hwvirt.link.faults.lane import Flow, Lane
+from hwvirt.link.faults.model import FAULTS, Extent, FaultKind, Form, LinkFault
+from hwvirt.link.faults.stages import Strike
+from hwvirt.link.faults.units import Cutter, Frames, Runs
+
+__all__ = ["FAULTS", "Cutter", "Extent", "FaultKind", "Flow", "Form", "Frames", "Lane", "LinkFault", "Runs", "Strike"]

@@ -1,0 +1,75 @@
+"""One direction of a cable: its stages, and what is under way on each connection. Bytes and time in, bytes out."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Collection, Sequence
+
+from hwvirt.link.faults.model import FaultKind, LinkFault
+from hwvirt.link.faults.stages import STAGES, Strike, Unit
+from hwvirt.link.faults.units import Cutter
+
+__all__ = ["Flow", "Lane"]
+
+
+class Lane:
+    """The stages of one direction. They outlast connections: a fault that is at work strikes the next one too.
+
+    `kinds` are the faults that can strike here; the same `seed` draws the same bits and bytes.
+    """
+
+    def __init__(self, kinds: Collection[FaultKind], seed: str) -> None:
+        chance = random.Random(seed)
+        self._stages = {stage.kind: stage(chance) for stage in STAGES if stage.kind in kinds}
+        self._chain = list(self._stages.values())
+
+    def strike(self, fault: LinkFault, now: float, *, spared: int = 0) -> Strike:
+        """The fault is at work from now on, after `spared` more units. Raises KeyError for a kind that is not here."""
+        strike = Strike(fault, now, spared)
+        self._stages[fault.kind].add(strike)
+        return strike
+
+    def begin_connection(self) -> None:
+        """A new connection begins: nothing that a former one sent comes out of it."""
+        for stage in self._chain:
+            stage.begin_connection()
+
+    def through(self, data: bytes, now: float) -> Sequence[Unit]:
+        """What comes out at the other end where the unit `data` goes in now, and when."""
+        units: Sequence[Unit] = (Unit(data, now),)
+        for stage in self._chain:
+            units = [out for unit in units for out in stage.through(unit, now)]
+        return units
+
+
+class Flow:
+    """The bytes of one connection on their way through a lane. What goes in first comes out first, unless reordered."""
+
+    def __init__(self, lane: Lane, cutter: Cutter) -> None:
+        self._lane = lane
+        self._cutter = cutter
+        self._under_way: deque[Unit] = deque()
+        self._last_due = 0.0
+        self.waiting_bytes = 0
+        lane.begin_connection()
+
+    def send(self, data: bytes, now: float) -> None:
+        """`data` goes in."""
+        for whole in self._cutter.cut(data):
+            for unit in self._lane.through(whole, now):
+                self._last_due = max(self._last_due, unit.due)
+                self._under_way.append(unit._replace(due=self._last_due))
+                self.waiting_bytes += len(unit.data)
+
+    def arrived(self, now: float) -> list[bytes]:
+        """Takes what has come out by now."""
+        out = []
+        while self._under_way and self._under_way[0].due <= now:
+            out.append(self._under_way.popleft().data)
+        self.waiting_bytes -= sum(map(len, out))
+        return out
+
+    def next_due(self) -> float:
+        """When `arrived` has something; infinity when nothing is under way."""
+        return self._under_way[0].due if self._under_way else float("inf")
