@@ -26,6 +26,7 @@ from hwvirt.units import format_size
 __all__ = ["up_rig"]
 
 _WATCH_S = 0.5
+_WIDEST = 1000
 
 
 def up_rig(rig: Rig, *, json: bool) -> ExitCode:
@@ -47,9 +48,9 @@ async def _up(rig: Rig, json: bool) -> ExitCode:
             return ExitCode.INTERRUPTED
         if json:
             sys.stdout.buffer.write(msgspec.json.encode(_description(bench)) + b"\n")
-            sys.stdout.flush()
         else:
             _show(bench)
+        sys.stdout.flush()
         while not stop.is_set():
             await bench.check_alive()
             try:
@@ -114,6 +115,8 @@ def _show(bench: Bench) -> None:
         size = format_size(lun["blocks"] * lun["block_bytes"])
         table.add_row(f"{lun['controller']}/{lun['lun']}", mode, size, format_size(lun["block_bytes"]), lun["nbd"])
     console = Console(soft_wrap=True)
+    wanted = console.measure(table, options=console.options.update_width(_WIDEST)).maximum
+    console.width = max(console.width, wanted)  # an address that is cut off is of no use
     console.print(table)
     for name, controller in described["controllers"].items():
         console.print(f"controller {name}: hwvirt watch {controller['socket']}", highlight=False)

@@ -72,6 +72,25 @@ def good(*command: str | Path, cwd: Path | None = None) -> str:
     return ended.out
 
 
+@contextmanager
+def started(*command: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs while the test talks to it, and not longer, whatever happens."""
+    with subprocess.Popen(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env=os.environ | {"PATH": _PATH, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()  # not killed: it has processes of its own to end
+            raise
+
+
 def hwvirt(*words: str | Path, cwd: Path | None = None, **environment: str) -> Ended:
     """The program under test."""
     return run(*PROGRAM, *words, cwd=cwd, **environment)

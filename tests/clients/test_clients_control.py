@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from .kit import PROGRAM, ROOT, RigUp, fio, good, hwvirt, qemu_io
+from .kit import PROGRAM, RigUp, fio, good, hwvirt, qemu_io, started
 
 MIB = 1 << 20
 RAW = ("-f", "raw", "-F", "raw")
@@ -141,9 +140,7 @@ def test_events_are_a_stream_and_ctl_says_who_follows_it(quickstart: RigUp) -> N
 
 
 def test_watch_prints_plain_lines_where_nobody_has_a_terminal(quickstart: RigUp) -> None:
-    with subprocess.Popen(
-        [*PROGRAM, "watch", str(quickstart.socket("a"))], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as watch:
+    with started(*PROGRAM, "watch", quickstart.socket("a")) as watch:
         assert watch.stdout is not None
         assert watch.stderr is not None
         first = watch.stdout.readline()
