@@ -19,7 +19,7 @@ from typing import TypeAlias
 import msgspec
 
 from hwvirt.disk.loopdev import LoopDevice
-from hwvirt.lab.guest.system import KernelObjects, configfs, load_modules, remove_module, requests, write
+from hwvirt.lab.guest.system import DeviceEvents, configfs, load_modules, remove_module, requests, write
 from hwvirt.lab.process import LabError
 from hwvirt.units import Deadline
 
@@ -106,44 +106,35 @@ def make(spec: Spec) -> Iterator[GuestDisk]:
     """A disk for as long as the context lasts. To be called in a guest, as root. Raises LabError, DiskError."""
     load_modules("sg", "sd_mod")
     with ExitStack() as undo:
-        device = _scsi_debug(spec, undo) if isinstance(spec, ScsiDebug) else _tcm_loop(spec, undo)
-        yield describe(device)
+        events = undo.enter_context(DeviceEvents())
+        bus_path = _scsi_debug(spec, undo) if isinstance(spec, ScsiDebug) else _tcm_loop(spec, undo)
+        yield describe(events, bus_path)
 
 
-def describe(device: Path) -> GuestDisk:
-    """Waits for the nodes of a SCSI device, a folder of sysfs, and reads what the kernel knows of it. Raises LabError."""
-    sg, block = KernelObjects().wait(f"the nodes of {device.name}", lambda: _nodes(device), Deadline.after(_NODE_S))
-    queue = device / "block" / block / "queue"
+def describe(events: DeviceEvents, bus_path: str) -> GuestDisk:
+    """Waits until the kernel has read the partition table of the disk at `bus_path`; says what it knows. Raises LabError.
+
+    `bus_path` is a pattern for the last folders of the SCSI device in sysfs; `events` began before the disk did.
+    """
+    found = events.wait("the disk", rf"add@(/devices/.*/{bus_path})/block/([^/]+)", Deadline.after(_NODE_S))
+    device = Path(f"/sys{found[1]}")
+    block = device / "block" / found[2]
+    (sg,) = (device / "scsi_generic").iterdir()
     page = (device / "vpd_pg80").read_bytes()  # SPC-4 7.8.16: the serial number follows four bytes of header
     return GuestDisk(
-        sg=f"/dev/{sg}",
-        block=f"/dev/{block}",
+        sg=f"/dev/{sg.name}",
+        block=f"/dev/{block.name}",
         wwn=(device / "wwid").read_text().strip(),
         serial=page[4:].decode("ascii").strip(" \0"),
         vendor=(device / "vendor").read_text().strip(),
         model=(device / "model").read_text().strip(),
-        size_bytes=int((device / "block" / block / "size").read_text()) * _SECTOR_BYTES,
-        block_bytes=int((queue / "logical_block_size").read_text()),
+        size_bytes=int((block / "size").read_text()) * _SECTOR_BYTES,
+        block_bytes=int((block / "queue/logical_block_size").read_text()),
     )
 
 
-def _nodes(device: Path) -> tuple[str, str] | None:
-    """The names of the sg and the block node, once the kernel has both and their files are there."""
-    names = [name for kind in ("scsi_generic", "block") if (name := _only_entry(device / kind)) is not None]
-    if len(names) < 2 or not all((Path("/dev") / name).exists() for name in names):
-        return None
-    return names[0], names[1]
-
-
-def _only_entry(directory: Path) -> str | None:
-    try:
-        return next((entry.name for entry in directory.iterdir()), None)
-    except FileNotFoundError:
-        return None
-
-
-def _scsi_debug(spec: ScsiDebug, undo: ExitStack) -> Path:
-    """The device of a new host of scsi_debug. The first disk loads the module, the last one unloads it."""
+def _scsi_debug(spec: ScsiDebug, undo: ExitStack) -> str:
+    """The bus path of a new host of scsi_debug. The first disk loads the module, the last one unloads it."""
     arguments = " ".join(spec.arguments())
     with _alone():
         before = _adapters()
@@ -156,14 +147,14 @@ def _scsi_debug(spec: ScsiDebug, undo: ExitStack) -> Path:
             load_modules("scsi_debug", parameters=spec.arguments())
             _SCSI_DEBUG_LOADED.write_text(arguments)
         (adapter,) = _adapters() - before
-    device = KernelObjects().wait(f"the disk of {adapter.name}", lambda: _scsi_device(adapter), Deadline.after(_NODE_S))
-    undo.callback(_remove_scsi_debug, device)
-    return device
+    undo.callback(_remove_scsi_debug, adapter)
+    return f"{adapter.name}/host[^/]*/target[^/]*/[^/]*"
 
 
-def _remove_scsi_debug(device: Path) -> None:
+def _remove_scsi_debug(adapter: Path) -> None:
     with _alone():
-        if device.exists():  # somebody may have pulled it
+        device = _scsi_device(adapter)
+        if device is not None:  # somebody may have pulled it
             write(device / "delete", "1")
         if not any(_scsi_device(adapter) for adapter in _adapters()):
             remove_module("scsi_debug")
@@ -185,22 +176,20 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _tcm_loop(spec: TcmLoop, undo: ExitStack) -> Path:
-    """The device of a new backstore of the kernel's target."""
+def _tcm_loop(spec: TcmLoop, undo: ExitStack) -> str:
+    """The bus path of a new backstore of the kernel's target."""
     if spec.cache is Cache.VOLATILE:
         if not Path(spec.backing).is_block_device():
             raise LabError(f"{spec.backing} is no block device: a file of the launcher keeps what was not flushed")
         load_modules("target_core_mod", "target_core_file")
         store = f"fileio_0/{spec.name}"
-        control = f"fd_dev_name={spec.backing},fd_dev_size={spec.size_bytes},fd_buffered_io=1"
+        control = f"fd_dev_name={spec.backing},fd_dev_size={spec.size_bytes},fd_buffered_io=1"  # that makes it say WCE=1
     else:
         load_modules("loop", "target_core_mod", "target_core_iblock")
         loop = undo.enter_context(LoopDevice(spec.backing, spec.block_bytes))
         store, control = f"iblock_0/{spec.name}", f"udev_path={loop.path}"
     backstore = add_backstore(store, control, loopback_serial(spec.name), undo)
     write(backstore / "attrib/block_size", str(spec.block_bytes))
-    if spec.cache is Cache.VOLATILE:
-        write(backstore / "attrib/emulate_write_cache", "1")
     return loopback_lun(backstore, spec.name, undo)
 
 
@@ -223,8 +212,8 @@ def add_backstore(store: str, control: str, serial: str, undo: ExitStack) -> Pat
     return backstore
 
 
-def loopback_lun(backstore: Path, name: str, undo: ExitStack) -> Path:
-    """The SCSI device, a folder of sysfs, that shows a backstore on the guest's own bus. Raises LabError."""
+def loopback_lun(backstore: Path, name: str, undo: ExitStack) -> str:
+    """Shows a backstore on the guest's own SCSI bus; returns its bus path there, for `describe`. Raises LabError."""
     load_modules("tcm_loop")
     port = f"naa.6001405{zlib.crc32(name.encode()):09x}"
     group = configfs() / "target/loopback" / port / "tpgt_1"
@@ -239,7 +228,7 @@ def loopback_lun(backstore: Path, name: str, undo: ExitStack) -> Path:
     link = unit / "disk"
     link.symlink_to(backstore)
     undo.callback(link.unlink)
-    return Path("/sys/bus/scsi/devices") / f"{(group / 'address').read_text().strip()}:0"
+    return f"{(group / 'address').read_text().strip()}:0"
 
 
 def main(argv: Sequence[str]) -> int:

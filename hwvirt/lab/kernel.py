@@ -126,7 +126,7 @@ class Kernel:
         powered.board.wait_up(Deadline.after(_BOOT_S))
         powered.jobs += 1
         script = powered.boot / f"job-{powered.jobs}"
-        command = shlex.join([program, *argv[1:]])
+        command = shlex.join([str(Path(program).absolute()), *argv[1:]])
         script.write_text(f"cd {SHARE_IN_GUEST}\n{exports(environment or {})}exec {command}\n")
         return powered.board.start_job(script.name, f"kernel {self.name}: {argv[0]}", on_line)
 

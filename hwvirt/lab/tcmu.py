@@ -27,7 +27,7 @@ from hwvirt.disk.faulty import FaultyDisk, Rule
 from hwvirt.disk.loop import LoopDisk, create_image
 from hwvirt.errors import DiskError
 from hwvirt.lab.disks import GuestDisk, add_backstore, describe, loopback_lun, loopback_serial
-from hwvirt.lab.guest.system import load_modules, requests, write
+from hwvirt.lab.guest.system import DeviceEvents, load_modules, requests, write
 from hwvirt.lab.process import LabError
 from hwvirt.lab.tcmu_ring import Answer, Reset, Ring, Task
 from hwvirt.scsi import opcodes
@@ -181,6 +181,7 @@ def serve(spec: Tcmu) -> Iterator[ServedDisk]:
     """A disk for as long as the context lasts. To be called in a guest, as root. Raises LabError, DiskError."""
     load_modules("sg", "sd_mod", "target_core_user")
     with ExitStack() as undo:
+        events = undo.enter_context(DeviceEvents())
         backing = spec.backing
         if not backing:
             backing = f"/dev/shm/{spec.name}"  # noqa: S108 - the guest's own memory, nobody else is there
@@ -199,9 +200,9 @@ def serve(spec: Tcmu) -> Iterator[ServedDisk]:
         write(backstore / "attrib/tmr_notification", "1")
         server = TcmuServer(_uio_of(spec.name), disk)
         undo.callback(server.close)
-        device = loopback_lun(backstore, spec.name, undo)
+        bus_path = loopback_lun(backstore, spec.name, undo)
         undo.callback(server.release)
-        yield ServedDisk(describe(device), disk)
+        yield ServedDisk(describe(events, bus_path), disk)
 
 
 def _uio_of(name: str) -> str:

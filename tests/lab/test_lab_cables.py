@@ -85,6 +85,16 @@ def test_one_lane_may_be_cut_alone(ethernet: EthernetCable) -> None:
         far.recv(100)
 
 
+def test_what_reaches_an_end_without_a_kernel_can_be_discarded(ethernet: EthernetCable) -> None:
+    near, far = (end.socket for end in ethernet.ends)
+    near.send(b"old")
+    near.send(b"older")
+    until(lambda: ethernet.lanes[0].passed_bytes == 8)
+    ethernet.ends[1].discard_waiting()
+    near.send(b"new")
+    assert far.recv(100) == b"new"
+
+
 def test_a_delayed_lane_keeps_order_and_time(ethernet: EthernetCable) -> None:
     near, far = (end.socket for end in ethernet.ends)
     ethernet.lanes[0].delay_s = 0.05

@@ -68,6 +68,8 @@ def test_volatile_cache_keeps_what_was_flushed_over_a_power_cut_and_loses_the_re
     image.write_bytes(bytes(8 * MIB))
     with Kernel("a", tmp_path, disks=[image]) as kernel:
         (disk,) = attach(kernel, [TcmLoop("second", "/dev/ubda", 8 * MIB, cache=Cache.VOLATILE)], soon()).disks
+        cache = f"cat /sys/block/{Path(disk.block).name}/device/scsi_disk/*/cache_type"
+        assert kernel.run(["sh", "-c", cache], soon()) == "write back\n"
         program = (
             f"for letter in a b c; do yes $letter | tr -d '\\n' | head -c 65536 >/tmp/$letter; done\n"
             f"sg_dd if=/tmp/a of={disk.sg} bs=512 count=128 seek=0\n"

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Self
 
 from hwvirt.lab.process import LabError
 from hwvirt.units import Deadline
 
-__all__ = ["KernelObjects", "configfs", "load_modules", "remove_module", "requests", "write"]
-
-T = TypeVar("T")
+__all__ = ["DeviceEvents", "configfs", "load_modules", "remove_module", "requests", "write"]
 
 _CONFIGFS = Path("/sys/kernel/config")
 _NETLINK_KOBJECT_UEVENT = 15
 _KERNEL_GROUP = 1
 _EVENT_BYTES = 1 << 16
+_BACKLOG_BYTES = 1 << 20
 _INPUT_BYTES = 4096
 
 
@@ -83,18 +83,24 @@ def _lines(told_to_end: socket.socket, wakeup: socket.socket) -> Iterator[bytes]
                 return
 
 
-class KernelObjects:
-    """Hears what devices the kernel adds and removes (uevents), so that nobody has to look again and again."""
+class DeviceEvents:
+    """What the kernel announces from now on about devices (uevents), in order: nobody has to look again and again."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_KOBJECT_UEVENT)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BACKLOG_BYTES)
         self._socket.bind((0, _KERNEL_GROUP))
 
-    def wait(self, what: str, look: Callable[[], T | None], deadline: Deadline) -> T:
-        """The first answer of `look` that is not None; it is asked now and after every event. Raises LabError."""
-        with self._socket:
-            while (found := look()) is None:
-                if not select.select([self._socket], [], [], deadline.remaining)[0]:
-                    raise LabError(f"{what} did not appear in time")
-                os.read(self._socket.fileno(), _EVENT_BYTES)
-        return found
+    def wait(self, what: str, pattern: str, deadline: Deadline) -> re.Match[str]:
+        """The next event that the pattern matches: "add@/devices/...", a path below /sys. Raises LabError."""
+        while select.select([self._socket], [], [], deadline.remaining)[0]:
+            head = self._socket.recv(_EVENT_BYTES).partition(b"\0")[0].decode(errors="replace")
+            if (match := re.fullmatch(pattern, head)) is not None:
+                return match
+        raise LabError(f"{what} did not appear in time")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
