@@ -1,0 +1,88 @@
+"""docs/controller.md is right: its example runs as it stands there, and it names every key and every verb."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hwvirt.controller.config import (
+    Config,
+    DiskConfig,
+    LinkConfig,
+    LunConfig,
+    NbdConfig,
+    StoreConfig,
+    load_config,
+)
+from hwvirt.controller.control import call
+
+from .by_hand import serving
+from .kit import ROOT, good, hwvirt, qemu_io
+
+MANUAL = (ROOT / "docs/controller.md").read_text()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the manual tells to make, with ports that are free here."""
+    ports = {"7400": str(free_port()), "10809": str(free_port())}
+    for text in re.findall(r"```json\n(.*?)```", MANUAL, flags=re.DOTALL):
+        (name,) = re.findall(r'^  "name": "(\w)"', text, flags=re.MULTILINE)
+        (tmp_path / f"{name}.json").write_text(re.sub("|".join(ports), lambda found: ports[found[0]], text))
+    (shell,) = re.findall(r"```sh\n(.*?)```", MANUAL, flags=re.DOTALL)
+    making = [line for line in shell.splitlines() if not line.startswith("hwvirt controller")]
+    subprocess.run(["sh", "-ec", "\n".join(making)], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_example_runs_as_it_stands(example: Path) -> None:
+    with serving(example / "b.json"), serving(example / "a.json") as a:
+        config = load_config(example / "a.json")
+        assert a.nbd_port == config.nbd.port
+        uri = f"nbd://127.0.0.1:{config.nbd.port}"
+        qemu_io(f"{uri}/lun0", "write -P 1 0 1M", "read -P 1 0 1M")
+        qemu_io(f"{uri}/lun2", "write -P 2 0 1M", "read -P 2 0 1M")
+        assert good("nbdinfo", "--size", f"{uri}/lun1") == f"{16 << 20}\n"
+        assert hwvirt("ctl", "a.sock", "status", cwd=example).code == 0
+        assert call(Path("a.sock"), "status")["luns"][0]["mapped_blocks"] == 256
+    assert sorted(path.name for path in example.iterdir()) == [
+        "a.json", "a.state", "b.json", "b.state", "first.img", "second.img", "secret",
+    ]  # fmt: skip
+
+
+def test_stop_and_start_keep_everything(example: Path) -> None:
+    uri = f"nbd://127.0.0.1:{load_config(example / 'a.json').nbd.port}/lun0"
+    with serving(example / "b.json"), serving(example / "a.json"):
+        qemu_io(uri, "write -P 1 0 1M", "write -P 2 4k 4k", "discard 64k 64k")
+        before = call(Path("a.sock"), "map")
+    with serving(example / "b.json"), serving(example / "a.json"):
+        qemu_io(uri, "read -P 1 0 4k", "read -P 2 4k 4k", "read -P 0 64k 64k", "read -P 1 128k 896k")
+        assert call(Path("a.sock"), "map") == before
+
+
+@pytest.mark.parametrize(
+    "part", [Config, DiskConfig, LunConfig, StoreConfig, LinkConfig, NbdConfig], ids=lambda part: part.__name__
+)
+def test_manual_names_every_key(part: type[msgspec.Struct]) -> None:
+    keys = [field.name for field in msgspec.structs.fields(part)]
+    assert [key for key in keys if f"`{key}`" not in MANUAL and f'"{key}":' not in MANUAL] == []
+
+
+def test_manual_names_every_verb(example: Path) -> None:
+    with serving(example / "b.json"):
+        said = hwvirt("ctl", "b.sock", "none", cwd=example).err
+    (known,) = re.findall(r"Known: (.*)\.$", said.strip())
+    assert re.findall(r"^\| `(\w+)` \| (?=\||`lun=|`after=)", MANUAL, flags=re.MULTILINE) != []
+    assert [verb for verb in known.split(", ") if not re.search(rf"^\| `{verb}` \|", MANUAL, flags=re.MULTILINE)] == []
