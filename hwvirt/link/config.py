@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from hwvirt.errors import LocalLinkError
 
-__all__ = ["EthernetLink", "Identity", "LinkLimits", "LinkTiming", "Role", "address_text", "presentable"]
+__all__ = [
+    "Compression",
+    "EthernetLink",
+    "Flow",
+    "Identity",
+    "LinkLimits",
+    "LinkTiming",
+    "Role",
+    "SerialLink",
+    "address_text",
+    "presentable",
+]
 
 _LEAST_FRAME_BYTES = 4096
 _NAME_MOST = 64
@@ -94,3 +105,71 @@ class EthernetLink:
     def __post_init__(self) -> None:
         if not self.secret:
             raise LocalLinkError("link: the secret is empty.", next_step="Give both controllers the same secret.")
+
+
+class Flow(Enum):
+    """How the ends of a serial line hold each other back, besides the link's own window.
+
+    XON/XOFF is not among them: it takes two byte values from the line, and the window already bounds what is unread.
+    """
+
+    NONE = "none"
+    RTSCTS = "rtscts"
+
+
+class Compression(Enum):
+    """Whether a serial line carries less than was sent. It is done when both ends say so."""
+
+    NONE = "none"
+    ZSTD = "zstd"
+
+
+_BITS_PER_BYTE = 10  # 8N1: start bit, eight bits, stop bit
+_LEAST_BUFFER_BYTES = 1024
+_BUFFERS_IN_PING, _BUFFERS_IN_SILENCE = 2, 8
+_HANDSHAKE_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class SerialLink:
+    """A link over a serial line, 8N1. `device`: a tty, or a URL of pyserial ("rfc2217://host:port").
+
+    A line has no side that connects: `role` says which end opens the session; the ends need different ones.
+    `receive_buffer_bytes`: what may lie unread in this end's tty. 3400 suits a UART without flow control and a line of
+    user-mode Linux, which dies for good at 3900; a Linux tty proper holds 64 KiB, and fast lines want as much.
+    Messages of any size go over the line, but not past each other: `limits.frame_bytes` bounds how long a small one waits.
+    """
+
+    role: Role
+    device: str
+    baud: int
+    secret: bytes = field(repr=False)
+    flow: Flow = Flow.NONE
+    receive_buffer_bytes: int = 3400
+    compression: Compression = Compression.ZSTD
+    limits: LinkLimits = LinkLimits()
+    timing: LinkTiming = LinkTiming()
+    seed: int = 0
+    peer: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.secret:
+            raise LocalLinkError("link: the secret is empty.", next_step="Give both controllers the same secret.")
+        if self.baud < 1:
+            raise LocalLinkError(f"link: a line of {self.baud} baud carries nothing.", next_step="Correct the baud rate.")
+        if not _LEAST_BUFFER_BYTES <= self.receive_buffer_bytes <= 1 << 30:
+            raise LocalLinkError(
+                f"link: a line cannot work with a receive buffer of {self.receive_buffer_bytes} bytes.",
+                next_step=f"Allow {_LEAST_BUFFER_BYTES} bytes or more.",
+            )
+
+    @property
+    def paced_timing(self) -> LinkTiming:
+        """The deadlines, longer where the line needs that long."""
+        timing, buffer_s = self.timing, self.receive_buffer_bytes * _BITS_PER_BYTE / self.baud
+        return replace(
+            timing,
+            handshake_s=max(timing.handshake_s, _HANDSHAKE_BYTES * _BITS_PER_BYTE / self.baud),
+            ping_s=max(timing.ping_s, _BUFFERS_IN_PING * buffer_s),
+            silence_s=max(timing.silence_s, _BUFFERS_IN_SILENCE * buffer_s),
+        )

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from enum import Enum
 
 from hwvirt.errors import LinkError, PeerError
-from hwvirt.link.config import EthernetLink, Identity, Role, address_text
+from hwvirt.link.config import EthernetLink, Identity, Role, SerialLink, address_text
 from hwvirt.link.connection import Connection, Port, Responder
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.ethernet import Dialler, Listener
 from hwvirt.link.events import LinkStatistics, Peer
 from hwvirt.link.messages import Busy, Reply, Request
+from hwvirt.link.serial.transport import SerialTransport
 from hwvirt.link.session import Session
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
@@ -42,7 +43,7 @@ class Endpoint:
     or later; what it raises ends the session. `on_down` follows each `on_up`, when all requests of that session have failed.
     """
 
-    def __init__(self, identity: Identity, link: EthernetLink, trace: Trace) -> None:
+    def __init__(self, identity: Identity, link: EthernetLink | SerialLink, trace: Trace) -> None:
         self.on_request: Callable[[Request, Responder], None] = _not_served
         self.on_up: Callable[[Peer], None] = lambda peer: None
         self.on_down: Callable[[LinkError], None] = lambda reason: None
@@ -58,11 +59,13 @@ class Endpoint:
         self._closed = False
         self._refusal_told_at = float("-inf")
         self._changed = asyncio.Event()
-        self._transport = (
-            Listener(link, self._connected)
-            if link.role is Role.LISTEN
-            else Dialler(link, self._connected, self._unreachable)
-        )
+        self._transport: Listener | Dialler | SerialTransport
+        if isinstance(link, SerialLink):
+            self._transport = SerialTransport(link, self._connected, self._unreachable)
+        elif link.role is Role.LISTEN:
+            self._transport = Listener(link, self._connected)
+        else:
+            self._transport = Dialler(link, self._connected, self._unreachable)
 
     @property
     def state(self) -> LinkState:
@@ -86,14 +89,14 @@ class Endpoint:
 
     @property
     def port(self) -> int:
-        """The TCP port: the real one, also where the link says 0."""
+        """The TCP port: the real one, also where the link says 0; 0 on a serial line."""
         return self._transport.port
 
     async def start(self) -> None:
         """Begins to listen or to connect. Raises LinkError when it cannot listen; everything later heals by itself."""
         await self._transport.start()
         self._set_state(LinkState.CONNECTING)
-        self._trace.emit("link.started", role=self._link.role.value, place=address_text(self._link.host, self.port))
+        self._trace.emit("link.started", role=self._link.role.value, place=self._place)
 
     async def wait_up(self, deadline: Deadline) -> Peer:
         """Returns when the link is up.
@@ -142,7 +145,7 @@ class Endpoint:
             place,
             time.monotonic(),
             limits=self._link.limits,
-            timing=self._link.timing,
+            timing=self._link.timing if isinstance(self._link, EthernetLink) else self._link.paced_timing,
             only_peer=self.peer.name if self.peer else self._link.peer,
             statistics=self._statistics,
         )
@@ -202,6 +205,11 @@ class Endpoint:
 
     # Inside
 
+    @property
+    def _place(self) -> str:
+        link = self._link
+        return link.device if isinstance(link, SerialLink) else address_text(link.host, self.port)
+
     def _set_state(self, state: LinkState) -> None:
         self._state = LinkState.DOWN if self._closed else state
         self._changed.set()
@@ -212,8 +220,7 @@ class Endpoint:
         return LinkDown(self.last_error.reason, next_step=self.last_error.next_step)
 
     def _nobody_came(self) -> LinkError:
-        place = address_text(self._link.host, self.port)
-        return LinkError(f"link: nobody has connected to {place}.", next_step="Start the other controller.")
+        return LinkError(f"link: nobody has connected to {self._place}.", next_step="Start the other controller.")
 
 
 def _not_served(_request: Request, responder: Responder) -> None:

@@ -138,16 +138,21 @@ def _frame(body: bytes, seed: int) -> bytes:
 
 
 class FrameReader:
-    """Bytes of the line in, frames out. Keeps at most one unfinished frame. `damaged` counts what was no frame.
+    """Bytes of the line in, frames out. Keeps at most one unfinished frame.
 
     `seed` is that of the packets to accept; None: none are.
     """
 
     def __init__(self) -> None:
-        self.damaged = 0
+        self._damaged = 0
         self.seed: int | None = None
         self._rest = b""
         self._lost = False  # more than a frame came without a zero
+
+    def take_damaged(self) -> int:
+        """How much came since the last call that was no frame."""
+        damaged, self._damaged = self._damaged, 0
+        return damaged
 
     def closed(self, data: bytes) -> list[bytes]:
         """What lies between zeros now that `data` has come: frames, each to be given to `read`, or junk."""
@@ -156,14 +161,14 @@ class FrameReader:
             closed[0] = b""
             self._lost = False
         if self._lost or len(self._rest) > FRAME_MOST_BYTES:
-            self.damaged += not self._lost
+            self._damaged += not self._lost
             self._rest, self._lost = b"", True
         return [frame for frame in closed if frame]
 
     def read(self, frame: bytes) -> Frame | None:
         """The frame; None when it is damaged, or a packet of another session."""
         found = self._read(frame) if len(frame) <= FRAME_MOST_BYTES else None
-        self.damaged += found is None
+        self._damaged += found is None
         return found
 
     def _read(self, frame: bytes) -> Frame | None:

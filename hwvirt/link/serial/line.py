@@ -55,8 +55,8 @@ LineEvent: TypeAlias = LineUp | Arrived | Lost | Misled
 class Line:
     """One end of a line, for as long as it is open. `own`: a number other than zero that differs after each start."""
 
-    def __init__(self, traits: LineTraits, own: int, now: float) -> None:
-        self.statistics = LineStatistics()
+    def __init__(self, traits: LineTraits, own: int, now: float, statistics: LineStatistics | None = None) -> None:
+        self.statistics = statistics or LineStatistics()
         self._traits = traits
         first_s = max(traits.first_retry_s, _HELLO_TIMES * traits.line_s(_HELLO_BYTES))
         self._greeting = Greeting(own, now, first_s, max(first_s, traits.last_retry_s))
@@ -107,7 +107,7 @@ class Line:
                     self._take_hello(frame, now, events)
                 else:
                     self._take_packet(frame, len(raw) + 2, now, events)
-        self.statistics.damaged_frames = self._reader.damaged
+        self.statistics.damaged_frames += self._reader.take_damaged()
         return events
 
     def outgoing(self, now: float) -> bytes:
