@@ -20,7 +20,7 @@ from hwvirt.scsi.command import Command, Completion
 from hwvirt.scsi.volume import Extent
 from hwvirt.units import Deadline
 
-__all__ = ["Record", "WitnessedDisk", "read_witness"]
+__all__ = ["Record", "WitnessedDisk", "parse_witness", "read_witness"]
 
 _RECORD = struct.Struct("<QQQIB3x")  # as in Record; little-endian, 32 bytes
 _ANY_BLOCKS = Extent(0, 0xFFFFFFFF)
@@ -106,9 +106,13 @@ class WitnessedDisk:
 def read_witness(path: str) -> list[Record]:
     """All records in their order. Raises DiskError when the file cannot be read or ends within a record."""
     try:
-        data = Path(path).read_bytes()
+        return parse_witness(Path(path).read_bytes(), path)
     except OSError as error:
         raise DiskError(f"cannot read the witness {path}: {error.strerror}.") from error
+
+
+def parse_witness(data: bytes, path: str) -> list[Record]:
+    """The records in a witness's bytes; `path` is what errors call it. Raises DiskError when it ends within a record."""
     if len(data) % _RECORD.size:
         whole = len(data) // _RECORD.size
         raise DiskError(f"the witness {path} is torn: {len(data)} bytes, {whole} whole records of {_RECORD.size} bytes.")

@@ -16,25 +16,22 @@ from typing import Any
 
 import msgspec
 
-from hwvirt.controller.config import Config, DiskConfig, LinkConfig, LinkRole, LunConfig, StoreConfig
 from hwvirt.errors import ControllerError, InfrastructureError
 from hwvirt.rig.cable import Cable
+from hwvirt.rig.configure import Places, configure, dialler
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.disks import BenchDisk, prepare_disk
 from hwvirt.rig.file.model import (
     ControllerSpec,
     Ethernet,
-    Forward,
-    Frozen,
     HostPath,
-    Redirect,
     Rig,
 )
 from hwvirt.rig.file.scenario import CutLink, Workload
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
-__all__ = ["CONTROLLER_PROGRAM", "Bench", "Machine"]
+__all__ = ["CONTROLLER_PROGRAM", "START_S", "Bench", "Machine", "export_of"]
 
 CONTROLLER_PROGRAM = (sys.executable, "-m", "hwvirt", "controller")
 """What runs a controller; its configuration file follows. The judge's own tests run deliberately wrong ones."""
@@ -47,10 +44,9 @@ _COMPLAINT = "hwvirt: "
 
 @dataclass(slots=True)
 class Machine:
-    """One controller of the bench: its configuration, its process and the way to talk to it."""
+    """One controller: its configuration and process, where they are the bench's, and the way to talk to it."""
 
     name: str
-    config: Config
     log: Path
     control: ControlClient
     process: asyncio.subprocess.Process | None = None
@@ -96,58 +92,28 @@ class Bench:
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
         for name, spec in self.rig.controllers.items():
-            config = self._config(spec, sockets, secret, port)
+            places = self._places(spec, sockets, secret, port)
+            config = configure(self.rig, name, places, redirect_at_start=self._redirect_at_start)
             path = self.folder / f"{name}.json"
             path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
             log = self.folder / f"{name}.log"
-            self.machines[name] = Machine(name, config, log, ControlClient(name, Path(config.control), self.trace))
+            self.machines[name] = Machine(name, log, ControlClient(name, config.control, self.trace))
         # Undone in reverse: who needs the other to flush goes first.
-        for name in sorted(self.machines, key=lambda name: name == self._dialler()):
+        for name in sorted(self.machines, key=lambda name: name == dialler(self.rig)):
             stack.push_async_callback(self.stop, name)
         await asyncio.gather(*(self.start(name) for name in self.machines))
 
-    def _config(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int) -> Config:
+    def _places(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int) -> Places:
         disk = self.disks[spec.disk]
-        layout = self.rig.layout[spec.name]
-        peers = [name for name in self.rig.controllers if name != spec.name]
-        link = None
-        if peers:
-            # The one that needs the other to start connects; the other one listens.
-            role: LinkRole = "connect" if spec.name == self._dialler() else "listen"
-            stall = self.rig.link.stall_s
-            reached = self.cable.port if self.cable and role == "connect" else port
-            link = LinkConfig(role, "127.0.0.1", reached, peers[0], str(secret), stall)
-        return Config(
-            name=spec.name,
-            state_dir=str(self.folder / "state" / spec.name),
-            control=str(sockets / f"{spec.name}.sock"),
-            disk=DiskConfig(
-                spec.disk,
-                disk.path,
-                disk.kind,
-                512 if disk.block_bytes == 512 else 4096,
-                str(self.folder / f"{spec.disk}.witness"),
-            ),
-            luns=[self._lun(spec, number) for number in spec.luns],
-            store=StoreConfig(*layout.store) if layout.store else None,
-            link=link,
+        return Places(
+            folder=self.folder,
+            control=sockets / f"{spec.name}.sock",
+            secret=secret,
+            disk_kind=disk.kind,
+            disk_path=disk.path,
+            block_bytes=disk.block_bytes,
+            link=("127.0.0.1", self.cable.port if self.cable and spec.name == dialler(self.rig) else port),
         )
-
-    def _dialler(self) -> str:
-        wanting = [name for name, spec in self.rig.controllers.items() if _needs_peer(spec)]
-        return (wanting or list(self.rig.controllers))[0]
-
-    def _lun(self, spec: ControllerSpec, number: int) -> LunConfig:
-        lun = spec.luns[number]
-        if isinstance(lun, Forward):
-            return LunConfig(number, "forward", remote_lun=lun.lun)
-        if isinstance(lun, Frozen):
-            return LunConfig(number, "frozen", of=lun.of)
-        extent = self.rig.layout[spec.name].luns[number]
-        if isinstance(lun, Redirect):
-            lun_config = LunConfig(number, "redirect", extent.lba, extent.blocks, start="own")
-            return msgspec.structs.replace(lun_config, start="redirecting") if self._redirect_at_start else lun_config
-        return LunConfig(number, "own", extent.lba, extent.blocks)
 
     async def start(self, name: str) -> None:
         """Starts one controller and returns when it is ready. Raises ControllerError with what it said."""
@@ -231,12 +197,17 @@ class Bench:
 
     def export(self, controller: str, lun: int) -> tuple[str, int, str]:
         """Host, port and export name of a LUN."""
-        for found in self.machines[controller].control.last_status.get("luns", ()):
-            if found["lun"] == lun and found["export"]:
-                host, _, rest = str(found["export"]).removeprefix("nbd://").partition(":")
-                port, _, name = rest.partition("/")
-                return host, int(port), name
-        raise ControllerError(f"controller {controller} does not export LUN {lun}.")
+        return export_of(controller, self.machines[controller].control.last_status, lun)
+
+
+def export_of(controller: str, status: Mapping[str, Any], lun: int) -> tuple[str, int, str]:
+    """Host, port and export name of a LUN, as its controller tells them. Raises ControllerError."""
+    for found in status.get("luns", ()):
+        if found["lun"] == lun and found["export"]:
+            host, _, rest = str(found["export"]).removeprefix("nbd://").partition(":")
+            port, _, name = rest.partition("/")
+            return host, int(port), name
+    raise ControllerError(f"controller {controller} does not export LUN {lun}.")
 
 
 async def _ends(process: asyncio.subprocess.Process, within_s: float) -> bool:
@@ -252,10 +223,6 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
         await _ends(process, _KILL_S)
-
-
-def _needs_peer(spec: ControllerSpec) -> bool:
-    return any(isinstance(lun, Redirect | Forward) for lun in spec.luns.values())
 
 
 def _refuse_what_is_not_built(rig: Rig) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,12 +18,12 @@ _RETRY_S = 0.02
 
 
 class ControlClient:
-    """One controller's control socket, for one asyncio loop. Reconnects after a restart through `wait_ready`."""
+    """One controller's control socket, at a path or HOST:PORT, for one asyncio loop. `wait_ready` connects, also anew."""
 
-    def __init__(self, name: str, path: Path, trace: Trace) -> None:
+    def __init__(self, name: str, address: str, trace: Trace) -> None:
         self.name = name
         self.last_status: dict[str, Any] = {}
-        self._path = path
+        self.address = address
         self._trace = trace
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._events: asyncio.Task[None] | None = None
@@ -35,7 +34,7 @@ class ControlClient:
         while not deadline.expired:
             try:
                 if self._streams is None:
-                    self._streams = await asyncio.open_unix_connection(self._path, limit=_LINE_BYTES)
+                    self._streams = await self._connect()
                     self._events = asyncio.get_running_loop().create_task(self._follow())
                 if (await self.status())["ready"]:
                     return
@@ -43,6 +42,12 @@ class ControlClient:
                 await self.close()
             await asyncio.sleep(_RETRY_S)  # a starting process announces nothing before its socket is there
         raise ControllerError(f"controller {self.name} did not become ready in time.")
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if "/" in self.address:
+            return await asyncio.open_unix_connection(self.address, limit=_LINE_BYTES)
+        host, _, port = self.address.rpartition(":")
+        return await asyncio.open_connection(host, int(port), limit=_LINE_BYTES)
 
     async def status(self) -> dict[str, Any]:
         """Asks for the status and remembers it."""
@@ -78,7 +83,7 @@ class ControlClient:
         return rows
 
     async def _follow(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(self._path, limit=_LINE_BYTES)
+        reader, writer = await self._connect()
         try:
             writer.write(b'{"verb": "events"}\n')
             while line := await reader.readline():

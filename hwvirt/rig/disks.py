@@ -12,6 +12,7 @@ from hwvirt.disk.loop import LoopDisk, create_image
 from hwvirt.disk.loopdev import LoopDevice
 from hwvirt.disk.open import DiskKind
 from hwvirt.disk.passthrough import SgDisk
+from hwvirt.disk.witness import Record, read_witness
 from hwvirt.errors import InfrastructureError
 from hwvirt.lab.disks import Cache, ScsiDebug, Spec, TcmLoop, make
 from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, Rig, ScsiDebugSpec, TcmLoopSpec
@@ -27,12 +28,18 @@ class BenchDisk:
     kind: DiskKind
     path: str
     block_bytes: int
+    witness_path: Path
 
     def open_for_judge(self) -> Disk:
         """The disk itself, for reading only, past the controller that has it."""
         if self.kind == "file":
             return LoopDisk(self.path, self.block_bytes, access=Access.READ_ONLY)
         return SgDisk(self.path, access=Access.READ_ONLY)
+
+
+    def witnessed(self) -> list[Record]:
+        """The medium-changing CDBs that the disk was sent. Raises DiskError, also when nobody has written them down."""
+        return read_witness(str(self.witness_path))
 
 
 def needs_lab(rig: Rig) -> bool:
@@ -47,9 +54,10 @@ def volatile_backing(name: str) -> str:
 
 def prepare_disk(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> BenchDisk:
     """Makes a disk; its undoing is on the stack. Raises InfrastructureError for one that cannot be made here."""
+    witness = folder / f"{name}.witness"
     if isinstance(spec, ScsiDebugSpec | TcmLoopSpec):
         made = stack.enter_context(make(_guest_spec(name, spec, folder, stack)))
-        return BenchDisk("sg", made.sg, made.block_bytes)
+        return BenchDisk("sg", made.sg, made.block_bytes, witness)
     if not isinstance(spec, LoopSpec):
         raise InfrastructureError(
             f"disk {name}: this version does not run rigs on real disks by itself yet.",
@@ -57,9 +65,9 @@ def prepare_disk(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> B
         )
     image = _image(name, spec.size_bytes, folder, stack)
     if spec.node is LoopNode.FILE:
-        return BenchDisk("file", str(image), spec.block_bytes)
+        return BenchDisk("file", str(image), spec.block_bytes, witness)
     device = stack.enter_context(LoopDevice(str(image), spec.block_bytes))
-    return BenchDisk("file", device.path, spec.block_bytes)
+    return BenchDisk("file", device.path, spec.block_bytes, witness)
 
 
 def _image(name: str, size_bytes: int, folder: Path, stack: ExitStack) -> Path:

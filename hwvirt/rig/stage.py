@@ -5,15 +5,15 @@ from __future__ import annotations
 from array import array
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hwvirt.disk.disk import Disk
 from hwvirt.disk.reader import digest_blocks
-from hwvirt.disk.witness import Record, read_witness
+from hwvirt.disk.witness import Record
 from hwvirt.errors import ControllerError
 from hwvirt.host.initiator import Initiator
 from hwvirt.host.nbd.client import NbdInitiator
 from hwvirt.rig.bench import Bench
+from hwvirt.rig.far_bench import FarBench
 from hwvirt.rig.file.model import Frozen, Redirect
 from hwvirt.rig.judge.evidence import StoreCount
 from hwvirt.rig.judge.history import History, MarkKind
@@ -44,7 +44,7 @@ class Unit:
 class Stage:
     """The units of a bench, for one asyncio loop. Judges read the disks through it, not through controllers."""
 
-    def __init__(self, bench: Bench, stack: AsyncExitStack) -> None:
+    def __init__(self, bench: Bench | FarBench, stack: AsyncExitStack) -> None:
         self.bench = bench
         self.rig = bench.rig
         self._stack = stack
@@ -117,14 +117,10 @@ class Stage:
         window = self.window(unit)
         return [
             record._replace(lba=record.lba - window.lba)
-            for record in read_witness(str(self.witness_path(name)))
+            for record in self.bench.disks[name].witnessed()
             # A command that names no extent may have changed any block.
             if not record.blocks or (record.lba < window.lba + window.blocks and window.lba < record.lba + record.blocks)
         ]
-
-    def witness_path(self, disk: str) -> Path:
-        """The file in which a disk's medium-changing CDBs are written down."""
-        return self.bench.folder / f"{disk}.witness"
 
     def redirection_began(self, unit: Unit) -> None:
         """Remembers the first volume as it is now."""

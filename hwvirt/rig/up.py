@@ -88,7 +88,7 @@ async def _unless(stop: asyncio.Event, work: Any) -> bool:
 
 def _description(bench: Bench) -> dict[str, Any]:
     return {
-        "controllers": {name: {"socket": machine.config.control} for name, machine in bench.machines.items()},
+        "controllers": {name: {"socket": machine.control.address} for name, machine in bench.machines.items()},
         "luns": [
             {
                 "controller": name,

@@ -1,0 +1,85 @@
+"""From a rig and the places where its parts are, the configuration of each controller. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import msgspec
+
+from hwvirt.controller.config import (
+    Config,
+    DiskConfig,
+    LinkConfig,
+    LinkRole,
+    LunConfig,
+    NbdConfig,
+    StoreConfig,
+)
+from hwvirt.disk.open import DiskKind
+from hwvirt.rig.file.model import ControllerSpec, Forward, Frozen, Redirect, Rig
+
+__all__ = ["Places", "configure", "dialler"]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where one controller finds its things, on the machine that it runs on. `link` is reached, or listened at."""
+
+    folder: PurePath
+    control: PurePath
+    secret: PurePath
+    disk_kind: DiskKind
+    disk_path: str
+    block_bytes: int
+    link: tuple[str, int]
+    nbd_host: str = "127.0.0.1"
+
+
+def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -> Config:
+    """The configuration of controller `name`."""
+    spec = rig.controllers[name]
+    store = rig.layout[name].store
+    peers = [other for other in rig.controllers if other != name]
+    # The one that needs the other to start connects; the other one listens.
+    role: LinkRole = "connect" if name == dialler(rig) else "listen"
+    link = LinkConfig(role, *places.link, peers[0], str(places.secret), rig.link.stall_s) if peers else None
+    return Config(
+        name=name,
+        state_dir=str(places.folder / "state" / name),
+        control=str(places.control),
+        disk=DiskConfig(
+            spec.disk,
+            places.disk_path,
+            places.disk_kind,
+            512 if places.block_bytes == 512 else 4096,
+            str(places.folder / f"{spec.disk}.witness"),
+        ),
+        luns=[_lun(rig, spec, number, redirect_at_start) for number in spec.luns],
+        store=StoreConfig(*store) if store else None,
+        link=link,
+        nbd=NbdConfig(places.nbd_host),
+    )
+
+
+def dialler(rig: Rig) -> str:
+    """The controller that makes the connection: it needs the other one to start, and to flush when it stops."""
+    wanting = [name for name, spec in rig.controllers.items() if _needs_peer(spec)]
+    return (wanting or list(rig.controllers))[0]
+
+
+def _needs_peer(spec: ControllerSpec) -> bool:
+    return any(isinstance(lun, Redirect | Forward) for lun in spec.luns.values())
+
+
+def _lun(rig: Rig, spec: ControllerSpec, number: int, redirect_at_start: bool) -> LunConfig:
+    lun = spec.luns[number]
+    if isinstance(lun, Forward):
+        return LunConfig(number, "forward", remote_lun=lun.lun)
+    if isinstance(lun, Frozen):
+        return LunConfig(number, "frozen", of=lun.of)
+    extent = rig.layout[spec.name].luns[number]
+    if isinstance(lun, Redirect):
+        config = LunConfig(number, "redirect", extent.lba, extent.blocks, start="own")
+        return msgspec.structs.replace(config, start="redirecting") if redirect_at_start else config
+    return LunConfig(number, "own", extent.lba, extent.blocks)
