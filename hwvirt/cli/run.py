@@ -21,6 +21,7 @@ def run(
     no_live: Annotated[bool, typer.Option("--no-live", help="One plain line for each event, also on a terminal.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask every disk, write nothing.")] = False,
     stream: Annotated[bool, typer.Option("--stream", hidden=True)] = False,
+    bench: Annotated[Path | None, typer.Option("--bench", hidden=True)] = None,
 ) -> ExitCode:
     """Run a rig and judge it."""
     from hwvirt.rig.file import load_rig  # noqa: PLC0415  slow to load
@@ -33,7 +34,7 @@ def run(
         from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load
         from hwvirt.rig.watcher import Streamer  # noqa: PLC0415  slow to load
 
-        return run_rig(loaded, RunOptions(runs=runs, watcher=Streamer(), inside_lab=True))
+        return run_rig(loaded, RunOptions(runs=runs, watcher=Streamer(), inside_lab=True, bench=bench))
 
     from hwvirt.console.live import Console, LiveMode  # noqa: PLC0415  slow to load
     from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load

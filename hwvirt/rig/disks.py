@@ -18,7 +18,7 @@ from hwvirt.lab.disks import Cache, ScsiDebug, Spec, TcmLoop, make
 from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, Rig, ScsiDebugSpec, TcmLoopSpec
 from hwvirt.scsi.volume import Access
 
-__all__ = ["BenchDisk", "needs_lab", "prepare_disk", "volatile_backing"]
+__all__ = ["BenchDisk", "guest_spec", "needs_lab", "prepare_disk", "volatile_backing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def prepare_disk(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> B
     """Makes a disk; its undoing is on the stack. Raises InfrastructureError for one that cannot be made here."""
     witness = folder / f"{name}.witness"
     if isinstance(spec, ScsiDebugSpec | TcmLoopSpec):
-        made = stack.enter_context(make(_guest_spec(name, spec, folder, stack)))
+        made = stack.enter_context(make(guest_spec(name, spec, folder, stack)))
         return BenchDisk("sg", made.sg, made.block_bytes, witness)
     if not isinstance(spec, LoopSpec):
         raise InfrastructureError(
@@ -78,7 +78,13 @@ def _image(name: str, size_bytes: int, folder: Path, stack: ExitStack) -> Path:
     return image
 
 
-def _guest_spec(name: str, spec: ScsiDebugSpec | TcmLoopSpec, folder: Path, stack: ExitStack) -> Spec:
+def guest_spec(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> Spec:
+    """What a guest is asked to make; an image that the disk needs is made in `folder`, its removal is on the stack.
+
+    Raises InfrastructureError for a disk that no guest makes.
+    """
+    if not isinstance(spec, ScsiDebugSpec | TcmLoopSpec):
+        raise InfrastructureError(f"disk {name}: a kernel of the lab makes disks of kind scsi-debug and tcm-loop only.")
     if isinstance(spec, ScsiDebugSpec):
         return ScsiDebug(spec.size_bytes, spec.block_bytes)
     if spec.backing is Backing.LOOP:

@@ -27,14 +27,14 @@ from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
 from hwvirt.rig.disks import volatile_backing
-from hwvirt.rig.file.model import Backing, Rig, TcmLoopSpec
+from hwvirt.rig.file.model import Backing, Kernels, Rig, TcmLoopSpec
+from hwvirt.rig.two_kernels import BENCH_FILE, MEMORY_BYTES, host_kernel
 from hwvirt.rig.watcher import Watcher
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
 __all__ = ["Streamed", "run_in_lab"]
 
-_MEMORY_BYTES = 512 << 20
 _UP_S = 30.0
 _OFF_S = 20.0
 _TICK_S = 0.25
@@ -54,18 +54,15 @@ def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
     trace = Trace("lab")
     trace.subscribe(watcher.handle)
     with tempfile.TemporaryDirectory(prefix="hwvirt-lab-") as directory:
-        images, backing = _volatile_disks(rig, Path(directory))
-        kernel = Kernel("bench", Path(directory), memory_bytes=_memory_bytes(rig), disks=images, environment=backing)
-        began = time.monotonic()
-        with kernel:
-            up_s = kernel.wait_up(Deadline.after(_UP_S))
-            trace.emit("lab.up", kernel=kernel.name, up_s=up_s, booted_s=round(time.monotonic() - began, 2))
+        with _kernel(rig, Path(directory), trace) as kernel:
             command = [sys.executable, "-m", "hwvirt", "run", str(rig.path.absolute()), "--seed", str(rig.seed)]
+            command += ["--runs", str(SHARE_IN_GUEST / "runs"), "--stream"]
+            if rig.lab.kernels is Kernels.EACH:
+                command += ["--bench", str(SHARE_IN_GUEST / BENCH_FILE)]
             lines: SimpleQueue[str] = SimpleQueue()
-            job = kernel.start([*command, "--runs", str(SHARE_IN_GUEST / "runs"), "--stream"], on_line=lines.put)
+            job = kernel.start(command, on_line=lines.put)
             with _signals_go_to(kernel, job):
                 status = _follow(job, lines, watcher, runs)
-            kernel.power_off(Deadline.after(_OFF_S))
         _take_over(kernel, runs, trace)
     try:
         return ExitCode(status)
@@ -73,9 +70,23 @@ def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
         raise LabError(f"the runner in kernel {kernel.name} ended with status {status}.") from None
 
 
+@contextmanager
+def _kernel(rig: Rig, directory: Path, trace: Trace) -> Iterator[Kernel]:
+    """The kernel in which the runner runs, up; powered off at the end."""
+    if rig.lab.kernels is Kernels.EACH:
+        with host_kernel(rig, directory, trace) as kernel:
+            yield kernel
+        return
+    images, backing = _volatile_disks(rig, directory)
+    with Kernel("bench", directory, memory_bytes=_memory_bytes(rig), disks=images, environment=backing) as kernel:
+        trace.emit("lab.up", kernel=kernel.name, up_s=kernel.wait_up(Deadline.after(_UP_S)))
+        yield kernel
+        kernel.power_off(Deadline.after(_OFF_S))
+
+
 def _memory_bytes(rig: Rig) -> int:
     """Disks of scsi_debug lie in the kernel's memory."""
-    return _MEMORY_BYTES + sum(disk.window.blocks * disk.block_bytes for disk in rig.disks.values())
+    return MEMORY_BYTES + sum(disk.window.blocks * disk.block_bytes for disk in rig.disks.values())
 
 
 def _volatile_disks(rig: Rig, directory: Path) -> tuple[list[Path], dict[str, str]]:

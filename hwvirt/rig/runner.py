@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from hwvirt.errors import ExitCode, HwvirtError, InfrastructureError
 from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench
 from hwvirt.rig.describe import detail_of, dry_run, locked, topology
 from hwvirt.rig.disks import needs_lab
+from hwvirt.rig.far_bench import FarBench, FarMachine
 from hwvirt.rig.file.model import Rig
 from hwvirt.rig.file.scenario import Scenario, Step
 from hwvirt.rig.in_lab import run_in_lab
@@ -36,13 +38,17 @@ _TICK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where run folders go, who watches, whether anything is written at all, and what runs the controllers."""
+    """Where run folders go, who watches, whether anything is written at all, and what runs the controllers.
+
+    `inside_lab`: this is a kernel of the lab; `bench`: its controllers have kernels of their own, reached as this file says.
+    """
 
     runs: Path
     watcher: Watcher
     dry_run: bool = False
     program: Sequence[str] = CONTROLLER_PROGRAM
     inside_lab: bool = False
+    bench: Path | None = None
 
 
 def run_rig(rig: Rig, options: RunOptions) -> ExitCode:
@@ -62,6 +68,7 @@ class _Run:
         self.rig = rig
         self.watcher = options.watcher
         self.program = options.program
+        self.bench_file = options.bench
         self.started = datetime.now(UTC)
         self.folder = RunFolder(options.runs, rig.name, self.started, secrets.token_hex(3))
         self.trace = Trace("rig")
@@ -108,7 +115,7 @@ class _Run:
     async def _bring_up_and_perform(self) -> None:
         try:
             async with AsyncExitStack() as stack:
-                bench = Bench(self.rig, self.folder.path, self.trace, redirect_at_start=False, program=self.program)
+                bench = self._bench()
                 await bench.bring_up(stack)
                 self.trace.emit("rig.up", topology=topology(self.rig))
                 stage = Stage(bench, stack)
@@ -118,6 +125,12 @@ class _Run:
                 await self._perform(self.performance)
         except (HwvirtError, OSError) as error:
             self._fail(error.exit_code if isinstance(error, HwvirtError) else ExitCode.INFRASTRUCTURE, str(error))
+
+    def _bench(self) -> Bench | FarBench:
+        if self.bench_file is None:
+            return Bench(self.rig, self.folder.path, self.trace, redirect_at_start=False, program=self.program)
+        machines = msgspec.json.decode(self.bench_file.read_bytes(), type=dict[str, FarMachine])
+        return FarBench(self.rig, self.folder.path, self.trace, machines)
 
     def _fail(self, code: ExitCode, reason: str) -> None:
         """The first failure is the cause; what follows it is told, but changes nothing."""

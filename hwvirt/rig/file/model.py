@@ -23,6 +23,8 @@ __all__ = [
     "Frozen",
     "HostPath",
     "HostSpec",
+    "Kernels",
+    "LabSpec",
     "LinkSpec",
     "LoopNode",
     "LoopSpec",
@@ -210,6 +212,20 @@ class Placement:
     store: Extent | None
 
 
+class Kernels(Enum):
+    """How many kernels of the lab a rig runs on."""
+
+    SHARED = "shared"  # controllers and host in one
+    EACH = "each"  # one for each controller, one for the host
+
+
+@dataclass(frozen=True, slots=True)
+class LabSpec:
+    """The kernels that a rig with disks of a SCSI kernel runs on."""
+
+    kernels: Kernels = Kernels.SHARED
+
+
 @dataclass(frozen=True, slots=True)
 class Rig:
     """One rig file, whole."""
@@ -224,6 +240,7 @@ class Rig:
     host: HostSpec
     scenarios: tuple[Scenario, ...]
     expect: tuple[Expectation, ...]
+    lab: LabSpec = LabSpec()
 
     def resolve(self, controller: str, lun: int) -> tuple[str, int]:
         """The logical unit that a forwarded one ends at; any other is its own end. Raises KeyError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from hwvirt.errors import RigFileError, UsageError
 from hwvirt.rig.file.controllers import NAME, NAME_RULE, parse_controllers
 from hwvirt.rig.file.disks import parse_disk
 from hwvirt.rig.file.item import Item, compose
-from hwvirt.rig.file.model import Ethernet, HostPath, HostSpec, LinkSpec, Rig, Serial
+from hwvirt.rig.file.model import ControllerSpec, Ethernet, HostPath, HostSpec, Kernels, LabSpec, LinkSpec, Rig, Serial
 from hwvirt.rig.file.steps import parse_expect, parse_scenarios
 
 __all__ = ["load_rig", "parse_rig"]
@@ -39,7 +40,7 @@ def load_rig(path: Path) -> Rig:
 def parse_rig(text: str, path: Path) -> Rig:
     """The rig in a text; `path` is what errors call the file."""
     found = compose(text, str(path)).fields(
-        ("rig", "disks", "controllers", "scenarios"), ("seed", "link", "host", "expect")
+        ("rig", "disks", "controllers", "scenarios"), ("seed", "link", "host", "lab", "expect")
     )
     name = found["rig"].name(NAME, NAME_RULE)
     seed = found["seed"].integer(0, _HIGHEST_SEED) if "seed" in found else _DEFAULT_SEED
@@ -56,8 +57,17 @@ def parse_rig(text: str, path: Path) -> Rig:
         host=_host(found["host"]) if "host" in found else HostSpec(HostPath.NBD),
         scenarios=(),
         expect=parse_expect(found["expect"]) if "expect" in found else (),
+        lab=_lab(found["lab"], controllers) if "lab" in found else LabSpec(),
     )
     return replace(rig, scenarios=parse_scenarios(found["scenarios"], rig))
+
+
+def _lab(item: Item, controllers: Mapping[str, ControllerSpec]) -> LabSpec:
+    kernels = item.fields(("kernels",))["kernels"]
+    lab = LabSpec(kernels.word(Kernels))
+    if lab.kernels is Kernels.EACH and len(controllers) < 2:
+        raise kernels.error("a kernel for each controller needs two controllers")
+    return lab
 
 
 def _link(item: Item) -> LinkSpec:
