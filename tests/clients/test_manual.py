@@ -1,4 +1,4 @@
-"""docs/controller.md is right: its example runs as it stands there, and it names every key and every verb."""
+"""docs/controller.md is right: its example runs as it stands there, and it names every key and every verb. So is README."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from hwvirt.controller.config import (
 from hwvirt.controller.control import call
 
 from .by_hand import serving
-from .kit import ROOT, good, hwvirt, qemu_io
+from .kit import PROGRAM, ROOT, RigUp, good, hwvirt, qemu_io
 
+README = (ROOT / "README.md").read_text()
 MANUAL = (ROOT / "docs/controller.md").read_text()
 
 
@@ -86,3 +87,14 @@ def test_manual_names_every_verb(example: Path) -> None:
     (known,) = re.findall(r"Known: (.*)\.$", said.strip())
     assert re.findall(r"^\| `(\w+)` \| (?=\||`lun=|`after=)", MANUAL, flags=re.MULTILINE) != []
     assert [verb for verb in known.split(", ") if not re.search(rf"^\| `{verb}` \|", MANUAL, flags=re.MULTILINE)] == []
+
+
+def test_commands_of_the_readme_for_a_rig_that_is_up_do_what_they_say(redirecting: RigUp, tmp_path: Path) -> None:
+    (tmp_path / "fs.img").write_bytes(b"any image" * 4096)
+    commands = [line.strip() for line in README.splitlines() if re.search(r"^    .*(PORT|ctl SOCKET)", line)]
+    assert [command.split()[0] for command in commands] == ["hwvirt", "nbdinfo", "nbdcopy", "fio", "hwvirt"]
+    for command in commands:
+        words = re.split(r" {2,}", command)[0].replace("PORT", str(redirecting.port("a", 0)))
+        program, *arguments = words.replace("SOCKET", str(redirecting.socket("a"))).split()
+        good(*(PROGRAM if program == "hwvirt" else (program,)), *arguments, cwd=tmp_path)
+    assert redirecting.status("a")["luns"][0]["state"] == "own"
