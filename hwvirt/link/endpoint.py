@@ -15,6 +15,7 @@ from hwvirt.link.errors import LinkDown
 from hwvirt.link.ethernet import Dialler, Listener
 from hwvirt.link.events import LinkStatistics, Peer
 from hwvirt.link.messages import Busy, Reply, Request
+from hwvirt.link.serial.traits import LineStatistics
 from hwvirt.link.serial.transport import SerialTransport
 from hwvirt.link.session import Session
 from hwvirt.trace import Trace
@@ -81,6 +82,11 @@ class Endpoint:
     def statistics(self) -> LinkStatistics:
         """Counts since the start, kept up to date."""
         return self._statistics
+
+    @property
+    def line(self) -> LineStatistics | None:
+        """Counts of the serial line, kept up to date; None on Ethernet."""
+        return self._transport.statistics if isinstance(self._transport, SerialTransport) else None
 
     @property
     def waiting(self) -> int:

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import serial
@@ -58,8 +59,14 @@ async def open_wire(link: SerialLink, owner: WireOwner) -> Wire:
     """The device of the link: raw, 8N1, ours alone. Raises LinkError when it cannot be had."""
     if "://" not in link.device:
         return Tty(_opened(link), owner)
-    remote = await asyncio.to_thread(_opened, link)
-    return _Remote(remote, owner)
+    opening = asyncio.ensure_future(asyncio.to_thread(_opened, link))
+    try:
+        return _Remote(await asyncio.shield(opening), owner)
+    except asyncio.CancelledError:
+        # Nobody wants it any more, but a thread is opening it: what it opens has to be closed.
+        with suppress(LinkError):
+            await asyncio.to_thread((await opening).close)
+        raise
 
 
 def _opened(link: SerialLink) -> serial.Serial:
@@ -96,9 +103,11 @@ class Tty:
 
     def write(self, data: bytes) -> None:
         """See `Wire`."""
+        if not self._open:
+            return
         self._rest = memoryview(data)
         self._push()
-        if self._rest:
+        if self._rest and self._open:
             self._loop.add_writer(self._descriptor, self._push_more)
 
     def _push(self) -> None:
@@ -107,7 +116,6 @@ class Tty:
         except BlockingIOError:
             return
         except OSError as error:
-            self._rest = memoryview(b"")
             self._lose(os.strerror(error.errno or errno.EIO))
 
     def _push_more(self) -> None:
@@ -136,6 +144,7 @@ class Tty:
 
     def _give_back(self) -> None:
         self._open = False
+        self._rest = memoryview(b"")
         self._loop.remove_reader(self._descriptor)
         self._loop.remove_writer(self._descriptor)
         self._port.close()
@@ -156,9 +165,10 @@ class _Remote:
         self._out: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._open = True
         self.busy = False
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._read, self._write)]
-        for thread in self._threads:
-            thread.start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._reader.start()
+        self._writer.start()
 
     def write(self, data: bytes) -> None:
         """See `Wire`."""
@@ -207,9 +217,13 @@ class _Remote:
         """See `Wire`."""
         self._open = False
         self._out.put(b"")
-        await asyncio.to_thread(self._port.close)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        # The reader leaves by itself; the writer may hang until the port is closed.
+        self._reader.join()
+        self._port.close()
+        self._writer.join()
 
 
 def _cannot_open(error: Exception, device: str) -> LinkError:
