@@ -35,17 +35,20 @@ _NEXT_STEPS = {
 
 
 class LinkSide:
-    """The endpoint and what hangs on it. `volumes` are those whose new data goes to the peer."""
+    """The endpoint and what hangs on it. `volumes` are those whose new data goes to the peer.
 
-    def __init__(self, name: str, config: LinkConfig, boot_epoch: int, trace: Trace) -> None:
+    `endpoint`: takes the place of the one that the configuration describes; for a link without a network.
+    """
+
+    def __init__(
+        self, name: str, config: LinkConfig, boot_epoch: int, trace: Trace, endpoint: Endpoint | None = None
+    ) -> None:
         self._config = config
         self._trace = trace
         self._volumes: Mapping[int, RedirectVolume] = {}
         self._service: Service | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        role = Role.LISTEN if config.role == "listen" else Role.CONNECT
-        link = EthernetLink(role, config.host, config.port, _read_secret(Path(config.secret_file)))
-        self.endpoint = Endpoint(Identity(name, boot_epoch), link, trace)
+        self.endpoint = endpoint or Endpoint(Identity(name, boot_epoch), _described(config), trace)
         self.patient = PatientLink(self.endpoint.request, config.stall_s, trace, self._answered_late)
 
     async def start(self, volumes: Mapping[int, RedirectVolume], service: Service) -> None:
@@ -158,6 +161,11 @@ class _Direct:
 
     def ask(self, message: Request) -> Awaitable[Reply]:
         return self._request(message)
+
+
+def _described(config: LinkConfig) -> EthernetLink:
+    role = Role.LISTEN if config.role == "listen" else Role.CONNECT
+    return EthernetLink(role, config.host, config.port, _read_secret(Path(config.secret_file)))
 
 
 def _read_secret(path: Path) -> bytes:
