@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from hwvirt.errors import ControllerError, InfrastructureError
-from hwvirt.rig.cable import Cable
+from hwvirt.rig.cable import TcpCable, cable_of
 from hwvirt.rig.configure import Places, configure, dialler
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.disks import BenchDisk, prepare_disk
@@ -27,7 +27,6 @@ from hwvirt.rig.file.model import (
     HostPath,
     Rig,
 )
-from hwvirt.rig.file.scenario import CutLink, Workload
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
@@ -71,7 +70,7 @@ class Bench:
         self.trace = trace
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, BenchDisk] = {}
-        self.cable: Cable | None = None
+        self.cable: TcpCable | None = None
         self._redirect_at_start = redirect_at_start
         self._program = program
 
@@ -84,8 +83,8 @@ class Bench:
         for name, disk in self.rig.disks.items():
             self.disks[name] = prepare_disk(name, disk, self.folder, made)
         port = _free_port()
-        if _cuts_link(self.rig):
-            self.cable = Cable(port, self.trace)
+        self.cable = cable_of(self.rig, dialler(self.rig), port)
+        if self.cable is not None:
             await self.cable.start()
             stack.push_async_callback(self.cable.close)
         secret = sockets / "secret"
@@ -230,16 +229,6 @@ def _refuse_what_is_not_built(rig: Rig) -> None:
         raise InfrastructureError(f"{rig.path}: this version runs Ethernet only.", next_step="Use link: {ethernet: {}}.")
     if rig.host.path is not HostPath.NBD:
         raise InfrastructureError(f"{rig.path}: this version reaches hosts by NBD only.", next_step="Use host: {path: nbd}.")
-
-
-def _cuts_link(rig: Rig) -> bool:
-    return any(
-        isinstance(fault.action, CutLink)
-        for scenario in rig.scenarios
-        for step in scenario.steps
-        if isinstance(step, Workload)
-        for fault in step.faults
-    )
 
 
 def _free_port() -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from hwvirt.rig.file.scenario import AtShare, Crash, CutLink, Fault, Restart
+from hwvirt.rig.file.scenario import AfterCount, AtShare, Crash, EveryOps, Fault, FaultAction, Moment, Restart, StrikeLink
 from hwvirt.rig.judge.history import MarkKind
 from hwvirt.rig.stage import Stage
 from hwvirt.rig.workload import Counts
@@ -16,10 +15,17 @@ from hwvirt.trace import Trace
 __all__ = ["Faults", "describe"]
 
 
+_SETTLE_S = 3.0
+"""When a workload is over, frames still pass, at least one a second: time for faults that wait for some."""
+
+
 @dataclass(slots=True)
 class _Armed:
+    """A fault, how often its moment came, and whether it ever did anything."""
+
     fault: Fault
-    fired: bool = False
+    fired: int = 0
+    struck: bool = False
 
 
 class Faults:
@@ -34,6 +40,7 @@ class Faults:
         self._ops = ops
         self._trace = trace
         self._striking: list[asyncio.Task[None]] = []
+        self._waiting_for_frames: set[asyncio.Task[None]] = set()
         self.broken = asyncio.Event()
         for fault in faults:
             trace.emit("fault.armed", fault=describe(fault))
@@ -41,41 +48,65 @@ class Faults:
     def progress(self, submitted: int, counts: Counts) -> None:
         """The workload has come this far."""
         for armed in self._armed:
-            if not armed.fired and _is_due(armed.fault, submitted, self._ops, counts):
-                armed.fired = True
-                task = asyncio.get_running_loop().create_task(self._strike(armed.fault))
-                task.add_done_callback(self._struck)
-                self._striking.append(task)
+            while armed.fired < _times_due(armed.fault, submitted, self._ops, counts):
+                armed.fired += 1
+                self._begin(armed)
+
+    def _begin(self, armed: _Armed) -> None:
+        action = armed.fault.action
+        work = self._strike_link(armed, action) if isinstance(action, StrikeLink) else self._restart(armed, action)
+        task = asyncio.get_running_loop().create_task(work)
+        if isinstance(action, StrikeLink) and action.fault.count is not None:
+            self._waiting_for_frames.add(task)
+            task.add_done_callback(self._waiting_for_frames.discard)
+        else:
+            self._striking.append(task)
+        task.add_done_callback(self._struck)
 
     def _struck(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception() is not None:
+        if not task.cancelled() and task.exception() is not None:
             self.broken.set()
 
     async def finish(self) -> None:
-        """Waits until every fault that fired has healed. Raises what went wrong on the way."""
+        """Waits until every fault with an end of its own has healed. Raises what went wrong on the way."""
         await asyncio.gather(*self._striking)
+
+    async def settle(self) -> None:
+        """The workload is over: waits for the rest, and takes back what no frame came for."""
+        await self.finish()
+        if self._waiting_for_frames:
+            await asyncio.wait(self._waiting_for_frames, timeout=_SETTLE_S)
+        await self.abandon()
 
     async def abandon(self) -> None:
         """Stops what is under way: nothing is broken or started any more when it returns. Idempotent."""
-        for task in self._striking:
+        under_way = [*self._striking, *self._waiting_for_frames]
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._striking, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     @property
     def unfired(self) -> list[str]:
-        """Faults whose moment never came: a run that was not broken proves nothing."""
-        return [describe(armed.fault) for armed in self._armed if not armed.fired]
+        """Faults whose moment never came, or that met no frame: a run that was not broken proves nothing."""
+        return [describe(armed.fault) for armed in self._armed if not armed.struck]
 
-    async def _strike(self, fault: Fault) -> None:
-        action = fault.action
-        if isinstance(action, CutLink):
-            cable = self._stage.bench.cable
-            assert cable is not None
-            await cable.cut(action.for_s, describe(fault))
-            return
-        self._trace.emit("fault.fired", fault=describe(fault))
+    async def _strike_link(self, armed: _Armed, action: StrikeLink) -> None:
+        cable = self._stage.bench.cable
+        assert cable is not None
+        self._trace.emit("fault.fired", fault=describe(armed.fault))
+        strike = cable.strike(action.fault, action.toward)
+        try:
+            await strike.over()
+        finally:
+            strike.end()
+            armed.struck |= strike.struck > 0 or action.fault.count is None
+            self._trace.emit("fault.healed", fault=describe(armed.fault), frames=strike.struck)
+
+    async def _restart(self, armed: _Armed, action: Crash | Restart) -> None:
+        armed.struck = True
+        self._trace.emit("fault.fired", fault=describe(armed.fault))
         await restart(self._stage, action)
-        self._trace.emit("fault.healed", fault=describe(fault))
+        self._trace.emit("fault.healed", fault=describe(armed.fault))
 
 
 async def restart(stage: Stage, action: Crash | Restart) -> None:
@@ -93,20 +124,33 @@ async def restart(stage: Stage, action: Crash | Restart) -> None:
         await bench.start(name)
 
 
-def _is_due(fault: Fault, submitted: int, ops: int, counts: Counts) -> bool:
-    if isinstance(fault.when, AtShare):
-        return submitted * 100 >= ops * fault.when.percent
-    return int(getattr(counts, fault.when.counter.value)) >= fault.when.value
+def _times_due(fault: Fault, submitted: int, ops: int, counts: Counts) -> int:
+    """How often the moment of the fault has come."""
+    match fault.when:
+        case AtShare(percent):
+            return int(submitted * 100 >= ops * percent)
+        case AfterCount(counter, value):
+            return int(getattr(counts, counter.value) >= value)
+        case EveryOps(every):
+            return submitted // every
 
 
 def describe(fault: Fault) -> str:
     """For people: "crash b after 5000 acknowledged"."""
-    when = fault.when
-    moment = f"at {when.percent}%" if isinstance(when, AtShare) else f"after {when.value} {when.counter.value}"
-    return f"{_action(fault.action)} {moment}"
+    return f"{_action(fault.action)} {_moment(fault.when)}"
 
 
-def _action(action: Any) -> str:
-    if isinstance(action, CutLink):
-        return f"cut link for {action.for_s:g}s"
+def _moment(when: Moment) -> str:
+    match when:
+        case AtShare(percent):
+            return f"at {percent}%"
+        case AfterCount(counter, value):
+            return f"after {value} {counter.value}"
+        case EveryOps(every):
+            return f"every {every} operations"
+
+
+def _action(action: FaultAction) -> str:
+    if isinstance(action, StrikeLink):
+        return action.fault.text if action.toward is None else f"{action.fault.text} toward {action.toward}"
     return f"{type(action).__name__.lower()} {action.controller}"

@@ -135,7 +135,7 @@ async def _workload(run: Performance, step: Workload) -> None:
     work = run_workload(path, plan, unit.history, on_progress=on_progress, stop=faults.broken, reconnect=reconnect)
     try:
         await (work if step.alongside is None else _with_backup(run, step.alongside, work))
-        await faults.finish()
+        await faults.settle()
     finally:
         await faults.abandon()
         run.add(so_far)

@@ -6,11 +6,13 @@ import random
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from hwvirt.link.faults.model import FaultKind, LinkFault
+from hwvirt.link.faults.model import FaultKind
 from hwvirt.link.faults.stages import STAGES, Strike, Unit
 from hwvirt.link.faults.units import Cutter
 
 __all__ = ["Flow", "Lane"]
+
+_SILENT = (FaultKind.CUT, FaultKind.HALF_OPEN)
 
 
 class Lane:
@@ -24,11 +26,13 @@ class Lane:
         self._stages = {stage.kind: stage(chance) for stage in STAGES if stage.kind in kinds}
         self._chain = list(self._stages.values())
 
-    def strike(self, fault: LinkFault, now: float, *, spared: int = 0) -> Strike:
-        """The fault is at work from now on, after `spared` more units. Raises KeyError for a kind that is not here."""
-        strike = Strike(fault, now, spared)
-        self._stages[fault.kind].add(strike)
-        return strike
+    def add(self, strike: Strike) -> None:
+        """The fault is at work here from now on. Raises KeyError for a kind that is not of this lane."""
+        self._stages[strike.fault.kind].add(strike)
+
+    def silent_until(self, now: float) -> float:
+        """When something passes again; `now` where it does."""
+        return max(now, *(self._stages[kind].active_until(now) for kind in _SILENT if kind in self._stages), 0.0)
 
     def begin_connection(self) -> None:
         """A new connection begins: nothing that a former one sent comes out of it."""
@@ -69,6 +73,10 @@ class Flow:
             out.append(self._under_way.popleft().data)
         self.waiting_bytes -= sum(map(len, out))
         return out
+
+    def closes_at(self, now: float) -> float:
+        """When the other end hears of it that the connection was closed now: behind all that went in, and not in silence."""
+        return max(self._last_due, self._lane.silent_until(now))
 
     def next_due(self) -> float:
         """When `arrived` has something; infinity when nothing is under way."""

@@ -14,19 +14,19 @@ __all__ = ["FAULTS", "Extent", "FaultKind", "Form", "LinkFault", "format_rate"]
 class FaultKind(Enum):
     """The faults in the order in which data meets them. A frame is the unit: on a serial line, a run of bytes."""
 
-    CUT = "cut"
-    HALF_OPEN = "half-open"
-    DELAY = "delay"
-    JITTER = "jitter"
-    DROP = "drop"
-    DUPLICATE = "duplicate"
-    REORDER = "reorder"
-    TRUNCATE = "truncate"
-    FLIP = "flip"
-    GARBAGE = "garbage"
-    REPLAY = "replay"
-    FORGE = "forge"
-    RATE = "rate"
+    CUT = "cut"  # nothing passes, in neither direction; then connections are reset
+    HALF_OPEN = "half-open"  # nothing passes in one direction, and nobody is told
+    DELAY = "delay"  # everything arrives so much later
+    JITTER = "jitter"  # each frame is late by another part of so much; none overtakes
+    DROP = "drop"  # frames are lost
+    DUPLICATE = "duplicate"  # frames arrive twice
+    REORDER = "reorder"  # frames change places with the next one
+    TRUNCATE = "truncate"  # a frame that is longer ends at that byte
+    FLIP = "flip"  # one bit of a frame, drawn from the seed, is wrong
+    GARBAGE = "garbage"  # random bytes come before a frame
+    REPLAY = "replay"  # frames of the session before come again
+    FORGE = "forge"  # a reply that the sender never gave comes before the true one
+    RATE = "rate"  # bytes leave at the rate of the line
 
 
 class Extent(Enum):
@@ -37,27 +37,26 @@ class Extent(Enum):
 
 
 class Form(NamedTuple):
-    """What goes with a kind of fault: how it ends, what happens for people, and to what."""
+    """What goes with a kind of fault: how it ends, and its words for people."""
 
     extent: Extent
     text: str
-    meaning: str
 
 
 FAULTS: dict[FaultKind, Form] = {
-    FaultKind.CUT: Form(Extent.TIME, "cut link", "nothing passes, in neither direction; then connections are reset"),
-    FaultKind.HALF_OPEN: Form(Extent.TIME, "half-open link", "nothing passes in one direction, and nobody is told"),
-    FaultKind.DELAY: Form(Extent.TIME, "delay frames by {delay}", "everything arrives so much later"),
-    FaultKind.JITTER: Form(Extent.TIME, "delay frames by up to {delay}", "each frame is late by another part of it"),
-    FaultKind.DROP: Form(Extent.COUNT, "drop {count}", "frames are lost"),
-    FaultKind.DUPLICATE: Form(Extent.COUNT, "duplicate {count}", "frames arrive twice"),
-    FaultKind.REORDER: Form(Extent.COUNT, "reorder {count}", "frames change places with the next one"),
-    FaultKind.TRUNCATE: Form(Extent.COUNT, "truncate {count} at byte {amount:.0f}", "a longer frame ends there"),
-    FaultKind.FLIP: Form(Extent.COUNT, "flip a bit in {count}", "one bit of each, drawn from the seed, is wrong"),
-    FaultKind.GARBAGE: Form(Extent.COUNT, "{amount:.0f} bytes of garbage before {count}", "random bytes come in between"),
-    FaultKind.REPLAY: Form(Extent.COUNT, "replay {count} of a former session", "frames that were sent before come again"),
-    FaultKind.FORGE: Form(Extent.COUNT, "forged reply before {count}", "a reply that the sender never gave comes before the true one"),
-    FaultKind.RATE: Form(Extent.TIME, "slow link to {rate}", "bytes leave at the rate of the line"),
+    FaultKind.CUT: Form(Extent.TIME, "cut link"),
+    FaultKind.HALF_OPEN: Form(Extent.TIME, "half-open link"),
+    FaultKind.DELAY: Form(Extent.TIME, "delay frames by {delay}"),
+    FaultKind.JITTER: Form(Extent.TIME, "delay frames by up to {delay}"),
+    FaultKind.DROP: Form(Extent.COUNT, "drop {count}"),
+    FaultKind.DUPLICATE: Form(Extent.COUNT, "duplicate {count}"),
+    FaultKind.REORDER: Form(Extent.COUNT, "reorder {count}"),
+    FaultKind.TRUNCATE: Form(Extent.COUNT, "truncate {count} at byte {amount:.0f}"),
+    FaultKind.FLIP: Form(Extent.COUNT, "flip a bit in {count}"),
+    FaultKind.GARBAGE: Form(Extent.COUNT, "{amount:.0f} bytes of garbage before {count}"),
+    FaultKind.REPLAY: Form(Extent.COUNT, "replay {count} of a former session"),
+    FaultKind.FORGE: Form(Extent.COUNT, "forged reply before {count}"),
+    FaultKind.RATE: Form(Extent.TIME, "slow link to {rate}"),
 }
 
 

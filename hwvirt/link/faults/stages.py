@@ -28,7 +28,7 @@ class Unit(NamedTuple):
 
 
 class Strike:
-    """A fault at work. `struck` counts the units that it has hit."""
+    """A fault at work, in one lane or in several together. `struck` counts the units that it has hit."""
 
     def __init__(self, fault: LinkFault, now: float, spared: int = 0) -> None:
         self.fault = fault
@@ -58,6 +58,10 @@ class Stage:
     def add(self, strike: Strike) -> None:
         """One more fault of this kind is at work; it goes before those that are, which may stand for good."""
         self._strikes.insert(0, strike)
+
+    def active_until(self, now: float) -> float:
+        """When the last fault that is at work ends; 0 where none is."""
+        return max((strike.until for strike in self._strikes if not strike.is_over(now)), default=0.0)
 
     def through(self, unit: Unit, now: float) -> Iterable[Unit]:
         """What comes out where `unit` went in."""

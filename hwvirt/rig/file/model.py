@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
+from hwvirt.link.faults import LinkFault
 from hwvirt.rig.file.scenario import Expectation, Scenario
 from hwvirt.scsi.volume import Extent
 
@@ -171,9 +172,13 @@ class ControllerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Ethernet:
-    """The second path over TCP. Requests wait `stall_s` seconds for a lost link, then fail."""
+    """The second path over TCP. Requests wait `stall_s` seconds for a lost link, then fail.
+
+    The faults in `standing` are at work all the time.
+    """
 
     stall_s: float
+    standing: tuple[LinkFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,13 @@ from hwvirt.errors import RigFileError, UsageError
 from hwvirt.rig.file.controllers import NAME, NAME_RULE, parse_controllers
 from hwvirt.rig.file.disks import parse_disk
 from hwvirt.rig.file.item import Item, compose
-from hwvirt.rig.file.model import ControllerSpec, Ethernet, HostPath, HostSpec, Kernels, LabSpec, LinkSpec, Rig, Serial
+from hwvirt.rig.file.link import DEFAULT_LINK, parse_link
+from hwvirt.rig.file.model import ControllerSpec, HostPath, HostSpec, Kernels, LabSpec, Rig
 from hwvirt.rig.file.steps import parse_expect, parse_scenarios
 
 __all__ = ["load_rig", "parse_rig"]
 
 _DEFAULT_SEED = 1
-_DEFAULT_STALL_S = 30.0
-_DEFAULT_BAUD = 115200
 _HIGHEST_SEED = (1 << 63) - 1
 
 
@@ -53,7 +52,7 @@ def parse_rig(text: str, path: Path) -> Rig:
         disks=MappingProxyType(disks),
         controllers=controllers,
         layout=layout,
-        link=_link(found["link"]) if "link" in found else Ethernet(_DEFAULT_STALL_S),
+        link=parse_link(found["link"]) if "link" in found else DEFAULT_LINK,
         host=_host(found["host"]) if "host" in found else HostSpec(HostPath.NBD),
         scenarios=(),
         expect=parse_expect(found["expect"]) if "expect" in found else (),
@@ -68,15 +67,6 @@ def _lab(item: Item, controllers: Mapping[str, ControllerSpec]) -> LabSpec:
     if lab.kernels is Kernels.EACH and len(controllers) < 2:
         raise kernels.error("a kernel for each controller needs two controllers")
     return lab
-
-
-def _link(item: Item) -> LinkSpec:
-    kind, value, _ = item.choice(("ethernet", "serial"))
-    found = value.fields((), ("stall",) if kind == "ethernet" else ("baud", "stall"))
-    stall_s = found["stall"].duration() if "stall" in found else _DEFAULT_STALL_S
-    if kind == "ethernet":
-        return Ethernet(stall_s)
-    return Serial(found["baud"].integer(1) if "baud" in found else _DEFAULT_BAUD, stall_s)
 
 
 def _host(item: Item) -> HostSpec:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from hwvirt.link.faults import LinkFault
 from hwvirt.rig.judge.verdict import Property
 
 __all__ = [
@@ -18,8 +19,8 @@ __all__ = [
     "Commit",
     "Counter",
     "Crash",
-    "CutLink",
     "Discard",
+    "EveryOps",
     "Expectation",
     "Fault",
     "FaultAction",
@@ -33,6 +34,7 @@ __all__ = [
     "Scenario",
     "StartRedirect",
     "Step",
+    "StrikeLink",
     "Workload",
 ]
 
@@ -153,13 +155,14 @@ class Crash:
 
 
 @dataclass(frozen=True, slots=True)
-class CutLink:
-    """Cuts the second path for so many seconds."""
+class StrikeLink:
+    """Something is wrong with the second path: with what goes to controller `toward`, or (None) in any direction."""
 
-    for_s: float
+    fault: LinkFault
+    toward: str | None = None
 
 
-FaultAction: TypeAlias = Crash | Restart | CutLink
+FaultAction: TypeAlias = Crash | Restart | StrikeLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,14 @@ class AfterCount:
     value: int
 
 
-Moment: TypeAlias = AtShare | AfterCount
+@dataclass(frozen=True, slots=True)
+class EveryOps:
+    """Each time when so many more of the workload's operations have been submitted."""
+
+    ops: int
+
+
+Moment: TypeAlias = AtShare | AfterCount | EveryOps
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from hwvirt.rig.file.controllers import LUN_ADDRESS
 from hwvirt.rig.file.item import Item, suggestion
+from hwvirt.rig.file.link import parse_strike
 from hwvirt.rig.file.model import Frozen, Redirect, Rig
 from hwvirt.rig.file.scenario import (
     AfterCount,
@@ -16,8 +17,8 @@ from hwvirt.rig.file.scenario import (
     Commit,
     Counter,
     Crash,
-    CutLink,
     Discard,
+    EveryOps,
     Expectation,
     Fault,
     FaultAction,
@@ -185,28 +186,21 @@ def _block_range(item: Item, volume_blocks: int) -> BlockRange:
 
 
 def _fault(item: Item, ops: int, rig: Rig) -> Fault:
-    found = item.fields((), ("at", "after", "crash", "restart", "link", "for"))
-    when = item.only(found, ("at", "after"))
-    moment = _share(found["at"]) if when == "at" else _after(found["after"], ops)
-    return Fault(moment, _action(item, found, rig))
+    found = item.fields((), ("at", "after", "every", "crash", "restart", "link", "for"))
+    when = item.only(found, tuple(_MOMENTS))
+    return Fault(_MOMENTS[when](found[when], ops), _action(item, found, rig))
 
 
 def _action(item: Item, found: dict[str, Item], rig: Rig) -> FaultAction:
     kind = item.only(found, ("crash", "restart", "link"))
-    if kind != "link":
-        if "for" in found:
-            raise found["for"].error(f"a {kind} has no duration; only a link fault lasts")
-        return (_crash if kind == "crash" else _restart)(found[kind], rig)
-    if found["link"].text() != "cut":
-        raise found["link"].error(f"unknown word {found['link'].text()!r}", suggestion(found["link"].text(), ["cut"]))
-    if "for" not in found:
-        raise item.error("key 'for' is missing", "Say how long the link is cut, like `for: 3s`.")
-    if len(rig.controllers) == 1:
-        raise found["link"].error("a rig with one controller has no link")
-    return CutLink(found["for"].duration())
+    if kind == "link":
+        return parse_strike(item, found, rig)
+    if "for" in found:
+        raise found["for"].error(f"a {kind} has no duration; only a link fault lasts")
+    return (_crash if kind == "crash" else _restart)(found[kind], rig)
 
 
-def _share(item: Item) -> Moment:
+def _share(item: Item, ops: int) -> Moment:
     match = _PERCENT.fullmatch(item.text())
     if match is None or int(match[1]) > 100:
         raise item.error(f"{item.text()!r} is no share of the operations; write it like 30%")
@@ -217,10 +211,20 @@ def _after(item: Item, ops: int) -> Moment:
     counters = [counter.value for counter in Counter if counter is not Counter.MISMATCHES]
     found = item.fields((), counters)
     counter = item.only(found, counters)
-    value = found[counter].integer(1)
+    return AfterCount(Counter(counter), _within(found[counter], found[counter].integer(1), ops))
+
+
+def _every(item: Item, ops: int) -> Moment:
+    return EveryOps(_within(item, item.integer(1), ops))
+
+
+def _within(item: Item, value: int, ops: int) -> int:
     if value > ops:
-        raise found[counter].error(f"never comes to {value}: the workload has {ops} operations")
-    return AfterCount(Counter(counter), value)
+        raise item.error(f"never comes to {value}: the workload has {ops} operations")
+    return value
+
+
+_MOMENTS: dict[str, Callable[[Item, int], Moment]] = {"at": _share, "after": _after, "every": _every}
 
 
 def _only_lun(item: Item) -> Item:

@@ -6,7 +6,7 @@ import pytest
 
 from hwvirt.link import messages as m
 from hwvirt.link.codec import Kind, decode, encode
-from hwvirt.link.faults import FAULTS, Extent, FaultKind, Flow, Frames, Lane, LinkFault, Runs
+from hwvirt.link.faults import FAULTS, Extent, FaultKind, Flow, Frames, Lane, LinkFault, Runs, Strike
 from hwvirt.link.faults.stages import STAGES
 from hwvirt.link.wire import read_header, write_frame
 from tests.link.link_samples import MESSAGES, write_of
@@ -24,7 +24,7 @@ PINGS = [_frame(m.Ping(number), number) for number in range(8)]
 def _lane(*faults: LinkFault, seed: str = "1", now: float = 0.0) -> Lane:
     lane = Lane(_ALL, seed)
     for fault in faults:
-        lane.strike(fault, now)
+        lane.add(Strike(fault, now))
     return lane
 
 
@@ -135,8 +135,9 @@ def test_replay_brings_back_a_frame_of_the_session_before() -> None:
 
 
 def test_replay_waits_until_there_was_a_session_before() -> None:
+    strike = Strike(_counted(FaultKind.REPLAY), 0.0)
     lane = Lane(_ALL, "1")
-    strike = lane.strike(_counted(FaultKind.REPLAY), 0.0)
+    lane.add(strike)
     flow = Flow(lane, Frames())
     for frame in [_frame(m.Hello("a", 1, bytes(32), 1, 4096, 4096), epoch=0), _frame(m.Flush(1)), *PINGS]:
         flow.send(frame, 0.0)
@@ -198,7 +199,7 @@ def test_rate_is_that_of_the_line() -> None:
 
 def test_a_rate_that_is_struck_replaces_the_one_that_stands() -> None:
     lane = _lane(LinkFault(FaultKind.RATE, 8e6))
-    lane.strike(LinkFault(FaultKind.RATE, 8e3, for_s=1.0), 0.0)
+    lane.add(Strike(LinkFault(FaultKind.RATE, 8e3, for_s=1.0), 0.0))
     flow = Flow(lane, Runs())
     flow.send(bytes(1000), 0.0)
     assert _times(flow, 10.0)[-1][0] == pytest.approx(1.0)
@@ -215,17 +216,37 @@ def test_a_silent_cable_swallows_everything_until_it_heals(kind: FaultKind) -> N
     assert flow.arrived(9.0) == [PINGS[2]]
 
 
+def test_a_lane_tells_how_long_it_is_silent() -> None:
+    lane = _lane(LinkFault(FaultKind.CUT, for_s=2.0), LinkFault(FaultKind.HALF_OPEN, for_s=3.0))
+    assert [lane.silent_until(now) for now in (0.0, 2.5, 3.0, 4.0)] == [3.0, 3.0, 3.0, 4.0]
+    assert Lane((), "1").silent_until(1.0) == 1.0
+
+
+def test_a_fault_in_both_directions_strikes_the_next_frames_of_either() -> None:
+    strike = Strike(_counted(FaultKind.DROP, 3), 0.0)
+    flows = []
+    for seed in "12":
+        lane = Lane(_ALL, seed)
+        lane.add(strike)
+        flows.append(Flow(lane, Frames()))
+    for frame in PINGS[:3]:
+        for flow in flows:
+            flow.send(frame, 0.0)
+    assert [flow.arrived(0.0) for flow in flows] == [[PINGS[2]], [PINGS[1], PINGS[2]]]
+
+
 def test_a_strike_may_spare_what_is_just_arriving() -> None:
     lane = Lane(_ALL, "1")
-    lane.strike(LinkFault(FaultKind.CUT, for_s=1.0), 0.0, spared=1)
+    lane.add(Strike(LinkFault(FaultKind.CUT, for_s=1.0), 0.0, spared=1))
     flow = Flow(lane, Frames())
     flow.send(b"".join(PINGS), 0.0)
     assert flow.arrived(0.0) == PINGS[:1]
 
 
 def test_a_withdrawn_fault_strikes_no_more() -> None:
+    strike = Strike(_counted(FaultKind.DROP, 5), 0.0)
     lane = Lane(_ALL, "1")
-    strike = lane.strike(_counted(FaultKind.DROP, 5), 0.0)
+    lane.add(strike)
     flow = Flow(lane, Frames())
     flow.send(PINGS[0], 0.0)
     strike.withdraw()

@@ -358,7 +358,11 @@ MISTAKES = {
         "at: 30",
         "17:23: scenarios[0].steps[2].faults[0].at: '30' is no share of the operations; write it like 30%",
     ),
-    "fault without a moment": ("at: 30%, ", "", "17:18: scenarios[0].steps[2].faults[0]: needs exactly one of at, after"),
+    "fault without a moment": (
+        "at: 30%, ",
+        "",
+        "17:18: scenarios[0].steps[2].faults[0]: needs exactly one of at, after, every",
+    ),
     "fault that does two things": (
         "link: cut, for: 3s",
         "link: cut, for: 3s, crash: a",
@@ -379,7 +383,7 @@ MISTAKES = {
     "cut without an end": (
         "link: cut, for: 3s",
         "link: cut",
-        "17:18: scenarios[0].steps[2].faults[0]: key 'for' is missing. Say how long the link is cut, like "
+        "17:18: scenarios[0].steps[2].faults[0]: key 'for' is missing. Say how long it lasts, like "
         "`for: 3s`.",
     ),
     "crash with an end": (

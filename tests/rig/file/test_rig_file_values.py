@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwvirt.link.faults import FaultKind, LinkFault
 from hwvirt.rig.file import load_rig, parse_rig
 from hwvirt.rig.file.model import (
     Backing,
@@ -32,7 +33,6 @@ from hwvirt.rig.file.scenario import (
     Commit,
     Counter,
     Crash,
-    CutLink,
     Discard,
     Expectation,
     Fault,
@@ -44,6 +44,7 @@ from hwvirt.rig.file.scenario import (
     Restart,
     StartRedirect,
     Step,
+    StrikeLink,
     Workload,
 )
 from hwvirt.rig.judge.verdict import Property
@@ -163,7 +164,7 @@ def test_a_workload_carries_its_faults_and_its_backup() -> None:
         blocks=BlockRange(1, 64),
         mix=Mix(write=60, read=30, flush=5, unmap=5),
         faults=(
-            Fault(AtShare(30), CutLink(3.0)),
+            Fault(AtShare(30), StrikeLink(LinkFault(FaultKind.CUT, for_s=3.0))),
             Fault(AfterCount(Counter.ACKNOWLEDGED, 5000), Crash("b")),
             Fault(AfterCount(Counter.FLUSHES, 9), Restart("a")),
         ),

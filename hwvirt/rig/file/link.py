@@ -1,0 +1,94 @@
+"""The `link:` part of a rig file, and the faults of the link that a workload names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from hwvirt.link.faults import FAULTS, Extent, FaultKind, LinkFault
+from hwvirt.rig.file.item import Item
+from hwvirt.rig.file.model import Ethernet, LinkSpec, Rig, Serial
+from hwvirt.rig.file.scenario import StrikeLink
+
+__all__ = ["DEFAULT_LINK", "parse_link", "parse_strike"]
+
+_DEFAULT_STALL_S = 30.0
+_DEFAULT_BAUD = 115200
+_MOST_FRAMES = 1000
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(bit|kbit|Mbit|Gbit)")
+_RATE_UNITS = {"bit": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
+_LEAST_RATE = 1000.0
+
+DEFAULT_LINK = Ethernet(_DEFAULT_STALL_S)
+
+
+def parse_link(item: Item) -> LinkSpec:
+    """The second path, with the faults that stand on it all the time."""
+    kind, value, _ = item.choice(("ethernet", "serial"))
+    if kind == "serial":
+        found = value.fields((), ("baud", "stall"))
+        return Serial(found["baud"].integer(1) if "baud" in found else _DEFAULT_BAUD, _stall(found))
+    found = value.fields((), ("stall", *(kind.value for kind in _STANDING)))
+    standing = [LinkFault(kind, _AMOUNTS[kind](found[kind.value])) for kind in _STANDING if kind.value in found]
+    return Ethernet(_stall(found), tuple(standing))
+
+
+def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
+    """The link fault in the keys `link` and `for` of the fault `item`: what goes wrong, for how long, and toward whom."""
+    link, lasting = found["link"], found.get("for")
+    kind, value, beside = link.choice([kind.value for kind in FaultKind], ("toward",))
+    fault = FaultKind(kind)
+    if len(rig.controllers) == 1:
+        raise link.error("a rig with one controller has no link")
+    if fault in _WHOM_ELSE and "toward" in beside:
+        raise beside["toward"].error(f"a link fault {kind!r} has no such key", _WHOM_ELSE[fault])
+    toward = beside["toward"].one_of(rig.controllers, "controller") if "toward" in beside else None
+    amount = _AMOUNTS[fault](value) if fault in _AMOUNTS else 0.0
+    if FAULTS[fault].extent is Extent.COUNT:
+        if lasting is not None:
+            raise lasting.error(f"{kind!r} has no duration; it ends with its frames")
+        count = 1 if fault in _AMOUNTS else value.integer(1, _MOST_FRAMES)
+        return StrikeLink(LinkFault(fault, amount, count=count), toward)
+    if fault is FaultKind.HALF_OPEN:
+        toward = value.one_of(rig.controllers, "controller")
+    if fault is FaultKind.CUT:
+        value.fields(())
+    if lasting is None:
+        raise item.error("key 'for' is missing", "Say how long it lasts, like `for: 3s`.")
+    return StrikeLink(LinkFault(fault, amount, for_s=lasting.duration()), toward)
+
+
+def _stall(found: dict[str, Item]) -> float:
+    return found["stall"].duration() if "stall" in found else _DEFAULT_STALL_S
+
+
+def _rate(item: Item) -> float:
+    return item.parsed(_bits_per_s)
+
+
+def _bits_per_s(text: str) -> float:
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no rate; write it like 10Mbit, with one of {', '.join(_RATE_UNITS)}")
+    rate = float(match[1]) * _RATE_UNITS[match[2]]
+    if rate < _LEAST_RATE:
+        raise ValueError(f"{text!r} is too slow for anything; the least is 1kbit")
+    return rate
+
+
+def _size(item: Item) -> float:
+    return float(item.size())
+
+
+_STANDING = (FaultKind.DELAY, FaultKind.JITTER, FaultKind.RATE)
+_AMOUNTS: dict[FaultKind, Callable[[Item], float]] = {
+    FaultKind.DELAY: Item.duration,
+    FaultKind.JITTER: Item.duration,
+    FaultKind.TRUNCATE: _size,
+    FaultKind.GARBAGE: _size,
+    FaultKind.RATE: _rate,
+}
+_WHOM_ELSE = {
+    FaultKind.CUT: "A cut concerns both directions; `{half-open: b}` is silent toward one.",
+    FaultKind.HALF_OPEN: "The controller that hears nothing is its value, like `{half-open: b}`.",
+}
