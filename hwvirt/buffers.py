@@ -16,7 +16,7 @@ _ARENA_BYTES = 1 << 18
 
 def length(pieces: Pieces) -> int:
     """Bytes in all pieces."""
-    return sum(map(len, pieces))
+    return len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
 
 
 def joined(pieces: Pieces) -> Buffer:

@@ -20,6 +20,19 @@ def crc32c(data: Buffer, before: int = 0) -> int:
 
 
 def block_digests(pieces: Pieces, block_bytes: int) -> array[int]:
-    """One CRC-32C for each block of `pieces`, as an array of typecode "I"."""
+    """One CRC-32C for each block of `pieces`, as an array of typecode "I".
+
+    Raises ValueError when the bytes are not a multiple of `block_bytes`.
+    """
     digest = _crc32c.crc32c
-    return array("I", [digest(block) for block in split(pieces, block_bytes)])
+    digests = array("I")
+    for piece in pieces:
+        size_bytes = len(piece)
+        if size_bytes == block_bytes:  # a host's small write: no view, no slice
+            digests.append(digest(piece))
+        elif size_bytes % block_bytes:  # blocks straddle the pieces
+            return array("I", [digest(block) for block in split(pieces, block_bytes)])
+        else:
+            view = memoryview(piece)
+            digests.fromlist([digest(view[at : at + block_bytes]) for at in range(0, size_bytes, block_bytes)])
+    return digests
