@@ -30,7 +30,9 @@ __all__ = ["DeviceServer", "run_now"]
 
 T = TypeVar("T")
 _ALWAYS: Final = {**CONDITION, **INFORMATION}
-_GOOD: Final = Completion(Status.GOOD)
+_READ: Final = Kind.READ  # to look up a member of an enum is a call; the data path does without
+_IS_GOOD: Final = Status.GOOD
+_GOOD: Final = Completion(_IS_GOOD)
 _ALONE_OPCODES: Final = frozenset(bytes([row.opcode]) for row in ALONE)
 _OPCODES: Final = frozenset(row.opcode for row in opcodes.COMMANDS)
 _WITH_ATTENTION_PENDING: Final = frozenset({opcodes.INQUIRY, opcodes.REPORT_LUNS, opcodes.REQUEST_SENSE})
@@ -88,7 +90,8 @@ class DeviceServer:
         answers = [_GOOD] * len(batch)
         index = 0
         while index < len(batch):
-            await self._gate.enter()
+            if not self._gate.enter_now():
+                await self._gate.enter()
             try:
                 index = await self._together(batch, index, answers)
             finally:
@@ -102,61 +105,58 @@ class DeviceServer:
     async def _together(self, batch: Sequence[Command], start: int, answers: list[Completion]) -> int:
         """Executes from `start` up to the first command that must be alone, whose index it returns."""
         unit = self._unit
-        run = _Run(Kind.READ)
+        block_bytes = unit.volume.block_bytes
+        run: _Run | None = None
         for index in range(start, len(batch)):
             command = batch[index]
             form = FORMS.get(command.cdb[:1])
             if form is None or unit.attentions or unit.stopped:
-                run = await self._finish(run, Kind.READ, batch, answers)
+                if run is not None:
+                    await self._transfer(run, batch, answers)
+                    run = None
                 if command.cdb[:1] in _ALONE_OPCODES:
                     return index
                 answers[index] = await self._one(command)
                 continue
             try:
                 kind, extent = admit(unit, form, command.cdb)
-                data = front(command.data_out, extent.blocks * unit.volume.block_bytes) if kind is not Kind.READ else ()
+                data = front(command.data_out, extent.blocks * block_bytes) if kind is not _READ else ()
             except CheckCondition as refusal:
                 answers[index] = self._failed(command, refusal.sense)
                 continue
             if not extent.blocks:
                 answers[index] = _done(command, (), 0)
                 continue
-            if kind is not run.kind:
-                run = await self._finish(run, kind, batch, answers)
+            if run is None or kind is not run.kind:
+                if run is not None:
+                    await self._transfer(run, batch, answers)
+                run = _Run(kind)
             run.indexes.append(index)
-            if kind is Kind.READ:
+            if kind is _READ:
                 run.reads.append(extent)
             else:
                 run.writes.append(Write(extent.lba, data))
-        await self._finish(run, Kind.READ, batch, answers)
+        if run is not None:
+            await self._transfer(run, batch, answers)
         return len(batch)
 
-    async def _finish(self, run: _Run, next_kind: Kind, batch: Sequence[Command], answers: list[Completion]) -> _Run:
-        """Has the volume do what was gathered; returns a new run."""
-        if not run.indexes:
-            run.kind = next_kind
-            return run
-        if run.kind is Kind.READ:
-            await self._read(run, batch, answers)
-        else:
-            await self._write(run, batch, answers)
-        return _Run(next_kind)
-
-    async def _read(self, run: _Run, batch: Sequence[Command], answers: list[Completion]) -> None:
-        block_bytes = self._unit.volume.block_bytes
-        results = await self._unit.volume.read(run.reads)
-        for index, extent, result in zip(run.indexes, run.reads, results, strict=True):
-            command = batch[index]
-            if isinstance(result, CheckCondition):
-                answers[index] = self._failed(command, result.sense)
-            elif command.data_in_length == extent.blocks * block_bytes:
-                answers[index] = Completion(Status.GOOD, result)
-            else:
-                answers[index] = _done(command, result, 0)
-
-    async def _write(self, run: _Run, batch: Sequence[Command], answers: list[Completion]) -> None:
+    async def _transfer(self, run: _Run, batch: Sequence[Command], answers: list[Completion]) -> None:
+        """Has the volume do what was gathered."""
+        volume = self._unit.volume
+        if run.kind is _READ:
+            block_bytes = volume.block_bytes
+            found = await volume.read(run.reads)
+            for index, extent, data in zip(run.indexes, run.reads, found, strict=True):
+                command = batch[index]
+                if isinstance(data, CheckCondition):
+                    answers[index] = self._failed(command, data.sense)
+                elif command.data_in_length == extent.blocks * block_bytes:
+                    answers[index] = Completion(_IS_GOOD, data)
+                else:
+                    answers[index] = _done(command, data, 0)
+            return
         durability = Durability.DURABLE if run.kind is Kind.WRITE_DURABLE else Durability.VOLATILE
-        results = await self._unit.volume.write(run.writes, durability)
+        results = await volume.write(run.writes, durability)
         for index, write, result in zip(run.indexes, run.writes, results, strict=True):
             command = batch[index]
             if result is not None:

@@ -20,12 +20,18 @@ class Gate:
         self._inside = 0
         self._emptied: asyncio.Future[None] | None = None
 
+    def enter_now(self) -> bool:
+        """Goes in with others, and `leave` must follow; False when one is alone or is about to be."""
+        if self._turn.locked():
+            return False
+        self._inside += 1
+        return True
+
     async def enter(self) -> None:
-        """Goes in with others; `leave` must follow."""
-        while self._turn.locked():
+        """As `enter_now`, when that is possible again."""
+        while not self.enter_now():
             async with self._turn:
                 pass
-        self._inside += 1
 
     def leave(self) -> None:
         """Ends what `enter` began."""

@@ -44,6 +44,7 @@ class Form(NamedTuple):
     kind_with_fua: Kind
 
 
+_READ: Final = Kind.READ  # to look up a member of an enum is a call; the data path does without
 _FUA: Final = 0x08
 _PROTECT: Final = 0xE0  # no protection information is kept
 
@@ -57,7 +58,7 @@ def admit(unit: Unit, form: Form, cdb: bytes) -> tuple[Kind, Extent]:
         raise CheckCondition(INVALID_FIELD_IN_CDB)
     if lba + blocks > unit.volume.blocks:
         raise CheckCondition(LBA_OUT_OF_RANGE)
-    if form.kind is not Kind.READ:
+    if form.kind is not _READ:
         unit.refuse_if_protected()
     return form.kind_with_fua if flags & _FUA else form.kind, Extent(lba, blocks)
 

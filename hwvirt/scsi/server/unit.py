@@ -23,6 +23,7 @@ from hwvirt.scsi.vpd import BlockLimits, Identity
 
 __all__ = ["Handler", "Request", "Unit", "default_limits", "refuse_if"]
 
+_READ_ONLY = Access.READ_ONLY
 _MAX_TRANSFER_BYTES = 64 << 20
 _OPTIMAL_TRANSFER_BYTES = 1 << 20
 
@@ -51,7 +52,7 @@ class Unit:
 
     def refuse_if_protected(self) -> None:
         """Raises CheckCondition when hosts may only read."""
-        if self.volume.access is Access.READ_ONLY:
+        if self.volume.access is _READ_ONLY:
             raise CheckCondition(WRITE_PROTECTED)
 
 
