@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hwvirt.buffers import Buffer, Pieces
@@ -25,8 +25,9 @@ class Run(NamedTuple):
         return Extent(self.lba, self.blocks)
 
 
-def runs(extents: Iterable[tuple[int, int]], max_blocks: int) -> Iterator[Run]:
+def runs(extents: Sequence[tuple[int, int]], max_blocks: int) -> list[Run]:
     """The batch as runs, in its order. A run is longer than `max_blocks` only when it is a single item."""
+    found: list[Run] = []
     lba = blocks = first = count = 0
     for next_lba, next_blocks in extents:
         if count and lba + blocks == next_lba and blocks + next_blocks <= max_blocks:
@@ -34,10 +35,11 @@ def runs(extents: Iterable[tuple[int, int]], max_blocks: int) -> Iterator[Run]:
             count += 1
         else:
             if count:
-                yield Run(lba, blocks, first, count)
+                found.append(Run(lba, blocks, first, count))
             lba, blocks, first, count = next_lba, next_blocks, first + count, 1
     if count:
-        yield Run(lba, blocks, first, count)
+        found.append(Run(lba, blocks, first, count))
+    return found
 
 
 def sliced(data: Buffer, sizes_bytes: Sequence[int]) -> Iterator[Buffer]:

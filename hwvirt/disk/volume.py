@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
-from hwvirt.buffers import Pieces, joined, length
+from hwvirt.buffers import Buffer, Pieces, joined, length
 from hwvirt.disk.disk import BatchDisk, Disk, Ends, execute_each
 from hwvirt.disk.facts import describe_disk
 from hwvirt.disk.runs import Run, cut, runs, sliced
@@ -31,11 +31,14 @@ from hwvirt.scsi.sense import (
 )
 from hwvirt.scsi.status import SenseKey, Status
 from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Write
-from hwvirt.units import Deadline
+from hwvirt.units import FOREVER, Deadline
 
 __all__ = ["DiskVolume"]
 
 _DESCRIBE_S = 60.0
+# To look up a member of an enum is a call; the data path does without.
+_READ_ONLY, _DURABLE = Access.READ_ONLY, Durability.DURABLE
+_GOOD, _CHECK_CONDITION = Status.GOOD, Status.CHECK_CONDITION
 _LONGEST_COMMAND_BYTES = 1 << 22
 
 
@@ -77,13 +80,17 @@ class DiskVolume:
     async def read(self, extents: Sequence[Extent]) -> list[Pieces | CheckCondition]:
         """Neighbours in the batch are one READ(16)."""
         self._refuse_outside(extents)
-        plan = list(runs(extents, self._max_blocks))
+        plan = runs(extents, self._max_blocks)
         outcomes = await self._transfer([self._reads(run) for run in plan], self._disk.quick)
         results: list[Pieces | CheckCondition] = []
         for run, outcome in zip(plan, outcomes, strict=True):
+            if run.items == 1:
+                results.append(outcome)
+                continue
             items = extents[run.first : run.first + run.items]
             if not isinstance(outcome, CheckCondition):
-                results += self._dealt([piece for completion in outcome for piece in completion.data], items)
+                sizes_bytes = [item.blocks * self.block_bytes for item in items]
+                results += [(piece,) for piece in sliced(joined(outcome), sizes_bytes)]
             elif _belongs_to_one(outcome, items):
                 for item in items:
                     results += await self.read([item])
@@ -95,23 +102,23 @@ class DiskVolume:
         self, writes: Sequence[Write], durability: Durability = Durability.VOLATILE
     ) -> list[CheckCondition | None]:
         """Neighbours in the batch are one WRITE(16). Durable: with FUA, or with a flush behind where that is better."""
-        extents = [Extent(lba, length(data) // self.block_bytes) for lba, data in writes]
+        size = self.block_bytes
+        extents = [Extent(lba, length(data) // size) for lba, data in writes]
         self._refuse_outside(extents)
-        if self.access is Access.READ_ONLY:
+        if self.access is _READ_ONLY:
             return [CheckCondition(WRITE_PROTECTED.at(lba)) for lba, _ in extents]
-        fua = durability is Durability.DURABLE
+        fua = durability is _DURABLE
         if fua and (self._disk.quick or not self.facts.fua):  # a quick disk is kept busy by its flush only, not by FUA
             results = await self.write(writes)
             unsafe = await self.flush()
             return [result or unsafe for result in results]
-        plan = list(runs(extents, self._max_blocks))
+        plan = runs(extents, self._max_blocks)
         outcomes = await self._transfer([self._writes(run, writes, fua) for run in plan], self._disk.quick)
         results = []
         for run, outcome in zip(plan, outcomes, strict=True):
-            items = writes[run.first : run.first + run.items]
             if not isinstance(outcome, CheckCondition):
                 results += [None] * run.items
-            elif _belongs_to_one(outcome, items):
+            elif _belongs_to_one(outcome, items := writes[run.first : run.first + run.items]):
                 for item in items:
                     results += await self.write([item], durability)
             else:
@@ -136,10 +143,12 @@ class DiskVolume:
         return [(extent.blocks, Residency.FIRST)]
 
     def _refuse_outside(self, extents: Sequence[Extent]) -> None:
-        for extent in extents:
-            if extent.lba < 0 or extent.blocks < 0 or extent.lba + extent.blocks > self.blocks:
+        most = self.blocks
+        for lba, blocks in extents:
+            if lba < 0 or blocks < 0 or lba + blocks > most:
+                words = _words(Extent(lba, blocks))
                 raise SafetyRefusal(
-                    f"refusing to touch {_words(extent)} of {self._disk.name}: the window has {self.blocks} blocks.",
+                    f"refusing to touch {words} of {self._disk.name}: the window has {self.blocks} blocks.",
                     next_step="This is a defect of the program: nothing was read or written.",
                 )
 
@@ -180,16 +189,8 @@ class DiskVolume:
             for part in self._parts(*extent, self._max_blocks)
         ]
 
-    def _dealt(self, pieces: Pieces, items: Sequence[Extent]) -> list[Pieces]:
-        """The data of a run, item by item."""
-        if len(items) == 1:
-            return [pieces]
-        return [(piece,) for piece in sliced(joined(pieces), [item.blocks * self.block_bytes for item in items])]
-
-    async def _transfer(
-        self, groups: Sequence[Sequence[Command]], at_once: bool
-    ) -> list[Sequence[Completion] | CheckCondition]:
-        """For each group of commands its completions, or the first error among them."""
+    async def _transfer(self, groups: Sequence[Sequence[Command]], at_once: bool) -> list[Pieces | CheckCondition]:
+        """For each group of commands the data that they sent, or the first error among them."""
         commands = [command for group in groups for command in group]
         if at_once:
             ends = self._execute_at_once(commands)
@@ -197,42 +198,47 @@ class DiskVolume:
             loop = asyncio.get_running_loop()
             waits = [loop.run_in_executor(self._threads, self._execute, command) for command in commands]
             ends = await asyncio.gather(*waits)
-        outcomes = map(self._judged, commands, ends)
-        results: list[Sequence[Completion] | CheckCondition] = []
+        outcomes = [self._judged(command, end) for command, end in zip(commands, ends, strict=True)]
+        if len(outcomes) == len(groups) and all(groups):  # a command each, as nearly always
+            return outcomes
+        merged: list[Pieces | CheckCondition] = []
+        following = iter(outcomes)
         for group in groups:
-            completions: list[Completion] = []
+            pieces: list[Buffer] = []
             error: CheckCondition | None = None
-            for outcome in islice(outcomes, len(group)):
+            for outcome in islice(following, len(group)):
                 if isinstance(outcome, CheckCondition):
                     error = error or outcome
                 else:
-                    completions.append(outcome)
-            results.append(error or completions)
-        return results
+                    pieces += outcome
+            merged.append(error or pieces)
+        return merged
 
     def _execute(self, command: Command) -> Completion | DiskError:
         return execute_each(self._disk, (command,), Deadline.after(timeout_s(command.cdb)))[0]
 
     def _execute_at_once(self, commands: Sequence[Command]) -> Ends:
-        if self._batches is None or len(commands) < 2:
-            return [self._execute(command) for command in commands]
-        return self._batches.execute_batch(commands, Deadline.after(timeout_s(commands[0].cdb)))
+        """A disk that is quick makes nobody wait, so there is no deadline to keep."""
+        if self._batches is None:
+            return execute_each(self._disk, commands, FOREVER)
+        return self._batches.execute_batch(commands, FOREVER)
 
-    def _judged(self, command: Command, completion: Completion | DiskError) -> Completion | CheckCondition:
+    def _judged(self, command: Command, end: Completion | DiskError) -> Pieces | CheckCondition:
         """What became of one command, whole or not at all, with INFORMATION in the volume's own LBAs."""
-        if isinstance(completion, DiskError):
+        if isinstance(end, DiskError):
             failure = CheckCondition(COMMUNICATION_FAILURE)
-            failure.__cause__ = completion
+            failure.__cause__ = end
             return failure
-        if completion.status == Status.CHECK_CONDITION:
-            sense = decode_sense(completion.sense)
+        status, data, raw_sense, residual = end
+        if status == _CHECK_CONDITION:
+            sense = decode_sense(raw_sense)
             if sense.key is not SenseKey.RECOVERED_ERROR:
                 return CheckCondition(self._shifted(sense, command))
-        elif completion.status != Status.GOOD:
+        elif status != _GOOD:
             return CheckCondition(COMMUNICATION_FAILURE)
-        if completion.residual or length(completion.data) != command.data_in_length:
+        if residual or length(data) != command.data_in_length:
             return CheckCondition(DATA_PHASE_ERROR)
-        return completion
+        return data
 
     def _shifted(self, sense: Sense, command: Command) -> Sense:
         """INFORMATION as the volume's LBA; none where the disk names a block that is not the command's."""

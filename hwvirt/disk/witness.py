@@ -24,6 +24,8 @@ __all__ = ["Record", "WitnessedDisk", "parse_witness", "read_witness"]
 
 _RECORD = struct.Struct("<QQQIB3x")  # as in Record; little-endian, 32 bytes
 _ANY_BLOCKS = Extent(0, 0xFFFFFFFF)
+_WRITE_16 = 0x8A
+_EXTENT_16 = struct.Struct(">2xQI")  # LBA and blocks of a WRITE(16)
 
 
 class Record(NamedTuple):
@@ -84,17 +86,18 @@ class WitnessedDisk:
         self._inner.close()
 
     def _record(self, batch: Sequence[Command]) -> None:
-        changing = [command for command in batch if medium_changing(command.cdb)]
-        if not changing:
-            return
         now = time.time_ns(), time.monotonic_ns()
-        records = b"".join(
-            [
-                _RECORD.pack(*now, lba, blocks, command.cdb[0])
-                for command in changing
-                for lba, blocks in touched(command) or [_ANY_BLOCKS]
-            ]
-        )
+        rows: list[bytes] = []
+        for command in batch:
+            cdb = command.cdb
+            if cdb[0] == _WRITE_16 and len(cdb) == 16:  # what the data path writes with; `touched` would take it apart
+                rows.append(_RECORD.pack(*now, *_EXTENT_16.unpack_from(cdb), _WRITE_16))
+            elif medium_changing(cdb):
+                extents = touched(command) or [_ANY_BLOCKS]
+                rows += [_RECORD.pack(*now, lba, blocks, cdb[0]) for lba, blocks in extents]
+        if not rows:
+            return
+        records = b"".join(rows)
         try:
             written = os.write(self._log_fd, records)
         except OSError as error:
