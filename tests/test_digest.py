@@ -28,7 +28,7 @@ def test_the_cut_into_pieces_does_not_matter() -> None:
         edges = sorted(random_.randrange(len(data) + 1) for _ in range(random_.randrange(12)))
         pieces = [data[start:end] for start, end in zip([0, *edges], [*edges, len(data)], strict=True)]
         assert list(block_digests(pieces, BLOCK)) == expected
-        assert list(block_digests(list(map(memoryview, pieces)), BLOCK)) == expected
+        assert list(block_digests([memoryview(piece) for piece in pieces], BLOCK)) == expected
 
 
 def test_half_a_block_has_no_digest() -> None:
