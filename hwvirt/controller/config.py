@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from hwvirt.disk.open import DiskKind
 from hwvirt.errors import UsageError
+from hwvirt.link.config import Compression, Flow
 
 __all__ = [
     "Config",
@@ -22,6 +23,7 @@ __all__ = [
     "LinkRole",
     "LunConfig",
     "NbdConfig",
+    "SerialConfig",
     "StoreConfig",
     "in_words",
     "load_config",
@@ -74,14 +76,28 @@ class StoreConfig(_Strict, frozen=True):
     blocks: Annotated[int, Meta(ge=1, le=1 << 60)]
 
 
+class SerialConfig(_Strict, frozen=True):
+    """A serial line: a tty, or a URL of pyserial. See `hwvirt.link.config.SerialLink`."""
+
+    device: _Path
+    baud: Annotated[int, Meta(ge=1)] = 115200
+    flow: Flow = Flow.NONE
+    receive_buffer_bytes: Annotated[int, Meta(ge=1)] = 3400
+    compression: Compression = Compression.ZSTD
+
+
 class LinkConfig(_Strict, frozen=True):
-    """The second path: one side listens, the other connects. `secret_file` holds the shared secret."""
+    """The second path: one side listens, the other connects. `secret_file` holds the shared secret.
+
+    Over Ethernet with `host` and `port`, or over the serial line `serial`, which has neither.
+    """
 
     role: LinkRole
-    host: _Path
-    port: _Port
     peer: _Name
     secret_file: _Path
+    host: _Path | None = None
+    port: _Port | None = None
+    serial: SerialConfig | None = None
     stall_s: Annotated[float, Meta(ge=0)] = 30.0
     up_within_s: Annotated[float, Meta(gt=0)] = 10.0
 
@@ -120,6 +136,7 @@ def load_config(path: Path) -> Config:
         raise UsageError(f"{path}: not JSON: {error}.", next_step=_KEYS) from error
     except _DoubledKey as error:
         raise UsageError(f"{path}: key '{error}' is there twice.", next_step="Remove one of them.") from error
+    _refuse_halves(path, config.link)
     _refuse_overlaps(path, config)
     return config
 
@@ -157,7 +174,7 @@ def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def in_words(reason: str) -> str:
     """What msgspec says, the place first and in the words of the manual."""
     reason = _MISSING.sub(r"key '\1' is missing", _UNKNOWN.sub(r"unknown key '\1'", reason))
-    placed = _PLACE.match(reason)
+    placed = _PLACE.match(reason.replace(" | null`", "`"))
     return f"{placed[2]}: {placed[1]}" if placed else reason
 
 
@@ -167,6 +184,16 @@ def _places(config: Config) -> list[tuple[str, int, int]]:
     if config.store is not None:
         places.append(("the store", config.store.lba, config.store.blocks))
     return sorted(places, key=lambda place: place[1:])
+
+
+def _refuse_halves(path: Path, link: LinkConfig | None) -> None:
+    if link is None:
+        return
+    for key, value in (("host", link.host), ("port", link.port)):
+        if link.serial is None and value is None:
+            raise UsageError(f"{path}: link: key '{key}' is missing.", next_step=_KEYS)
+        if link.serial is not None and value is not None:
+            raise UsageError(f"{path}: link: a serial line has no {key}.", next_step=_KEYS)
 
 
 def _refuse_overlaps(path: Path, config: Config) -> None:

@@ -15,7 +15,7 @@ from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.service import Answering, Service
 from hwvirt.controller.states import State
 from hwvirt.errors import PeerError, UsageError
-from hwvirt.link.config import EthernetLink, Identity, Role
+from hwvirt.link.config import EthernetLink, Identity, Role, SerialLink
 from hwvirt.link.endpoint import Endpoint
 from hwvirt.link.events import Peer
 from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request, Written
@@ -132,7 +132,7 @@ class LinkSide:
         return {
             "state": self.endpoint.state.value,
             "peer": self._config.peer,
-            "kind": "ethernet",
+            "kind": "serial" if self._config.serial else "ethernet",
             "epoch": f"{peer.epoch:016x}" if peer else "",
             "rtt_us": statistics.rtt_us,
             "sent_bytes": statistics.sent_bytes,
@@ -163,9 +163,15 @@ class _Direct:
         return self._request(message)
 
 
-def _described(config: LinkConfig) -> EthernetLink:
+def _described(config: LinkConfig) -> EthernetLink | SerialLink:
     role = Role.LISTEN if config.role == "listen" else Role.CONNECT
-    return EthernetLink(role, config.host, config.port, _read_secret(Path(config.secret_file)))
+    secret = _read_secret(Path(config.secret_file))
+    if config.serial is None:
+        assert config.host is not None
+        assert config.port is not None
+        return EthernetLink(role, config.host, config.port, secret)
+    line = config.serial
+    return SerialLink(role, line.device, line.baud, secret, line.flow, line.receive_buffer_bytes, line.compression)
 
 
 def _read_secret(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from hwvirt.controller.config import (
     LinkRole,
     LunConfig,
     NbdConfig,
+    SerialConfig,
     StoreConfig,
 )
 from hwvirt.disk.open import DiskKind
@@ -32,7 +33,7 @@ class Places:
     disk_kind: DiskKind
     disk_path: str
     block_bytes: int
-    link: tuple[str, int]
+    link: tuple[str, int] | SerialConfig
     nbd_host: str = "127.0.0.1"
 
 
@@ -43,7 +44,9 @@ def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -
     peers = [other for other in rig.controllers if other != name]
     # The one that needs the other to start connects; the other one listens.
     role: LinkRole = "connect" if name == dialler(rig) else "listen"
-    link = LinkConfig(role, *places.link, peers[0], str(places.secret), rig.link.stall_s) if peers else None
+    link = None
+    if peers:
+        link = LinkConfig(role, peers[0], str(places.secret), *_reached(places), stall_s=rig.link.stall_s)
     return Config(
         name=name,
         state_dir=str(places.folder / "state" / name),
@@ -60,6 +63,10 @@ def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -
         link=link,
         nbd=NbdConfig(places.nbd_host),
     )
+
+
+def _reached(places: Places) -> tuple[str | None, int | None, SerialConfig | None]:
+    return (None, None, places.link) if isinstance(places.link, SerialConfig) else (*places.link, None)
 
 
 def dialler(rig: Rig) -> str:

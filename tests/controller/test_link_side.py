@@ -87,6 +87,7 @@ def test_without_a_link_requests_fail_after_the_stall_and_unredirected_blocks_st
             assert (result.sense.key, result.sense.asc, result.sense.ascq) == (0xB, 0x08, 0x01)
         assert await desk.read(2) == [2]
         await desk.start_b_side()
+        await desk.side_a.wait_up()
         assert await desk.read(1) == [7]
         await desk.flush()
         desk.check_one_to_one()
@@ -168,6 +169,7 @@ def test_a_forwarded_command_without_a_link_fails_after_the_stall_and_is_not_exe
         (completion,) = await ForwardUnit(desk.side_a.patient, 0).execute([Command(bytes(16))])
         assert decode_sense(completion.sense) == COMMUNICATION_TIMEOUT
         await desk.start_b_side()
+        await desk.side_a.wait_up()
         await desk.write(1, 1)
         assert executed == []
 

@@ -41,12 +41,14 @@ class TwoSides(Desk):
 
     async def start_b_side(self) -> None:
         self.start_b()
-        config = LinkConfig("listen", "127.0.0.1", self.port, "a", str(self.secret_b))
+        config = LinkConfig("listen", "a", str(self.secret_b), "127.0.0.1", self.port)
         self.side_b = LinkSide("b", config, 2, self.trace)
         await self.side_b.start({}, Service(self.store, self.units, self.trace))
 
     async def start_a_side(self, initial: State = State.REDIRECTING) -> None:
-        config = LinkConfig("connect", "127.0.0.1", self.port, "b", str(self.secret_a), self.stall_s, 5.0)
+        config = LinkConfig(
+            "connect", "b", str(self.secret_a), "127.0.0.1", self.port, stall_s=self.stall_s, up_within_s=5.0
+        )
         self.side_a = LinkSide("a", config, 1, self.trace)
         correlation = CorrelationMap(self.blocks)
         self.map_journal = Journal(self.folder, "map-0")
