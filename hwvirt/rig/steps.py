@@ -164,9 +164,9 @@ async def _backup(run: Performance, step: Backup) -> None:
     stage = run.stage
     path = await stage.initiator(step.controller, step.lun)
     unit = stage.source_of(step.controller, step.lun)
-    if unit.baseline is None:
+    if unit.baseline is None or unit.history.redirected_at is None:
         raise RigError(
-            f"backup of {step.controller}/{step.lun}: redirection has not begun, so there is no original to compare with.",
+            f"backup of {step.controller}/{step.lun}: nothing is redirected, so there is no original to compare with.",
             next_step="Put a `redirect` step before it.",
         )
     chunk = max(1, _BACKUP_BLOCKS_BYTES // path.block_bytes)
