@@ -135,8 +135,9 @@ class Line:
     # Inside
 
     def _take_hello(self, hello: Hello, now: float, events: list[LineEvent]) -> None:
-        if misled := self._objection(hello):
-            events.append(Misled(misled))
+        if objection := self._objection(hello):
+            if self._session is None:
+                events.append(Misled(objection))
             return
         news = self._greeting.heard(hello, now)
         if news is News.LOST:
