@@ -155,9 +155,9 @@ class Switchboard:
         self._console = console
         self._control = control
         self._lines = tuple(lines)
+        self._sending = threading.Lock()
+        self._changed = threading.Condition()  # guards what follows
         self._free = deque(lines)
-        self._lock = threading.Lock()
-        self._changed = threading.Condition()
         self._control_text = b""
         self._up_s: float | None = None
         self._gone = False
@@ -181,18 +181,20 @@ class Switchboard:
 
     def start_job(self, script: str, name: str, on_line: Callable[[str], None] | None) -> Job:
         """Has the guest run a script of the boot folder on a line that is free. Raises LabError when there is none."""
-        with self._lock:
+        with self._changed:
+            if self._gone:
+                raise self._error("has gone")
             if not self._free:
                 raise LabError(f"{self._name} already runs {len(self._lines)} jobs, as many as it has lines")
             line = self._free.popleft()
-        line.job = job = Job(name, line.host, on_line)
+            line.job = job = Job(name, line.host, on_line)
         self.request(f"job /dev/ttyS{line.tty} {script}")
         return job
 
     def request(self, words: str) -> None:
         """Sends one request to the guest's first process."""
         try:
-            with self._lock:
+            with self._sending:
                 self._control.host.sendall(f"{words}\n".encode())
         except OSError as error:
             raise self._error("has gone") from error
@@ -230,7 +232,7 @@ class Switchboard:
         elif line is self._control:
             self._control_said(data)
         elif line.received(data):
-            with self._lock:
+            with self._changed:
                 self._free.append(line)
 
     def _control_said(self, data: bytes) -> None:
@@ -242,7 +244,10 @@ class Switchboard:
                 self._changed.notify_all()
 
     def _process_ended(self) -> None:
-        """What the kernel had said comes through, then its jobs learn that it is gone."""
+        """No job begins any more; what the kernel had said comes through, then its jobs learn that it is gone."""
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
         for line in self._lines:
             try:
                 while data := line.host.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT):
@@ -251,9 +256,6 @@ class Switchboard:
                 pass
             if line.job is not None:
                 line.job._kernel_gone()
-        with self._changed:
-            self._gone = True
-            self._changed.notify_all()
 
     def _error(self, what: str) -> LabError:
         words = self._console.read_text(errors="replace").splitlines()[-_LAST_WORDS:]

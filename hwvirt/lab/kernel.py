@@ -117,7 +117,7 @@ class Kernel:
     ) -> Job:
         """Starts a program in the guest, in /mnt, as soon as the guest is up. Raises LabError when that takes too long.
 
-        Standard output comes line by line through the job, or to `on_line` in a thread of the lab.
+        Standard output comes line by line through the job, or to `on_line` in a thread of the lab, which must not raise.
         """
         powered = self._on()
         program = shutil.which(argv[0], path=_PATH)
