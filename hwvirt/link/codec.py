@@ -9,7 +9,7 @@ from hwvirt import buffers
 from hwvirt.errors import LocalLinkError, PeerError
 from hwvirt.link import layouts
 from hwvirt.link.messages import Message
-from hwvirt.link.wire import Body, Header, open_body, whole_body
+from hwvirt.link.wire import OPEN_SEAL, Body, Header, Seal, open_body, whole_body
 
 __all__ = ["FIRST_REPLY", "FIRST_REQUEST", "Kind", "answers", "decode", "encode"]
 
@@ -102,9 +102,9 @@ def encode(message: Message) -> Body:
     return Body(kind, meta, data, data_bytes, digests, grain_bytes)
 
 
-def decode(header: Header, frame: memoryview, place: str) -> Message:
+def decode(header: Header, frame: memoryview, place: str, seal: Seal = OPEN_SEAL) -> Message:
     """The message in a whole frame. Raises CorruptFrame for damage, PeerError for what no peer of this version sends."""
-    meta, digests, data = open_body(header, frame, place)
+    meta, digests, data = open_body(header, frame, place, seal)
     layout = _LAYOUTS.get(header.kind)
     if layout is None:
         raise PeerError(f"link: {place} sent a message of the unknown kind {header.kind:#04x}.")

@@ -8,7 +8,8 @@
     first frame of the epoch         →                    shows that both proofs arrived
 
 Each proof covers both hellos whole and the prover's role, so it fits no other session, no other direction and no hello that
-was changed on its way. The epoch of the session comes from the same hellos and the secret: nobody else can name it.
+was changed on its way. The epoch of the session and the keys of its frames come from the same hellos and the secret: nobody
+else can name them beforehand.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import hmac
 from hwvirt.link.codec import encode
 from hwvirt.link.config import Role
 from hwvirt.link.messages import Hello
-from hwvirt.link.wire import VERSION
+from hwvirt.link.wire import VERSION, Seal
 
 __all__ = ["Handshake"]
 
@@ -43,6 +44,10 @@ class Handshake:
     def epoch(self) -> int:
         """The session's epoch, a u64; never zero, which means "no epoch yet"."""
         return int.from_bytes(self._mac("epoch")[:8], "big") or 1
+
+    def seal(self, role: Role) -> Seal:
+        """What the frames of that side are sealed with in this session."""
+        return Seal(self._mac("frames of " + role.value))
 
     def _mac(self, purpose: str) -> bytes:
         return hmac.digest(self._secret, b"hwvirt link " + purpose.encode() + b"\0" + self._transcript, "sha256")

@@ -22,7 +22,7 @@ from hwvirt.link.errors import CorruptFrame, LinkDown, WrongVersion
 from hwvirt.link.events import Answered, Asked, Ended, Event, LinkStatistics, Peer, Up
 from hwvirt.link.handshake import Handshake
 from hwvirt.link.messages import Bye, Farewell, Hello, Message, Ping, Pong, Proof, Refused, Reply, Request
-from hwvirt.link.wire import HEADER_BYTES, Body, Header, read_header, write_frame
+from hwvirt.link.wire import HEADER_BYTES, OPEN_SEAL, Body, Header, read_header, write_frame
 from hwvirt.scsi.sense import INTERNAL_TARGET_FAILURE
 
 __all__ = ["Session", "State"]
@@ -92,6 +92,7 @@ class Session:
         self._handshake: Handshake | None = None
         self._met: Peer | None = None  # what the hello said, not yet proven
         self._epoch = 0
+        self.seal = self._peers_seal = OPEN_SEAL  # of the frames of this side, and of the peer's
         self._received = ReceiveBuffer(_HANDSHAKE_FRAME_BYTES)
         self._header: Header | None = None
         self._most_bytes = _HANDSHAKE_FRAME_BYTES
@@ -232,7 +233,7 @@ class Session:
         if ahead:
             raise CorruptFrame(f"link: frames of {self.place} are missing: {ahead}.", next_step="Check the cable.")
         self._taken_frames += 1
-        message = decode(header, unread[: header.frame_bytes], self.place)
+        message = decode(header, unread[: header.frame_bytes], self.place, self._peers_seal)
         if self.state is State.CONFIRM:
             self._go_up(events)
         if self.state is not State.UP:
@@ -299,10 +300,15 @@ class Session:
     def _prove_second(self, proof: Proof) -> None:
         handshake = self._check(proof, Role.CONNECT)
         self._send(Proof(handshake.proof(self.role)))
-        self._epoch = handshake.epoch
+        self._begin_epoch(handshake)
 
     def _accept(self, proof: Proof) -> None:
-        self._epoch = self._check(proof, Role.LISTEN).epoch
+        self._begin_epoch(self._check(proof, Role.LISTEN))
+
+    def _begin_epoch(self, handshake: Handshake) -> None:
+        self._epoch = handshake.epoch
+        there = Role.LISTEN if self.role is Role.CONNECT else Role.CONNECT
+        self.seal, self._peers_seal = handshake.seal(self.role), handshake.seal(there)
 
     def _meet(self, hello: Hello, handshake: Handshake) -> Handshake:
         try:
@@ -362,7 +368,7 @@ class Session:
     def _send_body(self, body: Body, tag: int) -> None:
         self._statistics.sent_frames += 1
         self._statistics.sent_bytes += body.frame_bytes
-        self._out += write_frame(self._epoch, self._sent_frames % _NUMBERS, tag, body)
+        self._out += write_frame(self._epoch, self._sent_frames % _NUMBERS, tag, body, self.seal)
         self._sent_frames += 1
 
 

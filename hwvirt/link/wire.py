@@ -1,12 +1,14 @@
 """The frame: header, meta, digests, data. All integers are little-endian.
 
-    header   44 bytes, the table below; ends with the CRC-32C of its other bytes
+    header   48 bytes, the table below; ends with the CRC-32C of its other bytes
     meta     what the kind of message lays down (messages.py)
     digests  one CRC-32C (u32) for each `grain` bytes of data
     data     its length is a multiple of `grain`
 
-The body CRC covers meta and digests, the digests cover the data: every bit is covered once, and the digests of block data
-are those that were computed when the data entered the house. Magic and version stay where they are in every version.
+The seal (keyed BLAKE2b, RFC 7693) covers header, meta and digests, the digests cover the data: every bit is covered, and the
+digests of block data are those that were computed when the data entered the house. Who does not know the key of the session
+cannot make up a reply, a position or a digest; data that fits the same CRC-32C needs TLS. Magic and version stay where they
+are in every version.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from hashlib import blake2b
 from typing import NamedTuple
 
 from hwvirt.buffers import Buffer, Pieces
@@ -25,9 +28,11 @@ __all__ = [
     "HEADER_BYTES",
     "LEAST_GRAIN_BYTES",
     "MAGIC",
+    "OPEN_SEAL",
     "VERSION",
     "Body",
     "Header",
+    "Seal",
     "open_body",
     "read_header",
     "whole_body",
@@ -50,11 +55,12 @@ _FIELDS = (
     ("meta_bytes", "I"),
     ("data_bytes", "I"),
     ("grain_bytes", "I"),
-    ("body_crc", "I"),
 )
 _HEADER = struct.Struct("<" + "".join(code for _, code in _FIELDS))
+_SEAL_BYTES = 8
 _CRC = struct.Struct("<I")
-HEADER_BYTES = _HEADER.size + _CRC.size
+_SEALED_BYTES = _HEADER.size + _SEAL_BYTES
+HEADER_BYTES = _SEALED_BYTES + _CRC.size
 _RECOGNISED = MAGIC + bytes([VERSION])
 _CABLE = "Check the cable."
 
@@ -85,28 +91,36 @@ class Header(NamedTuple):
     meta_bytes: int
     data_bytes: int
     grain_bytes: int
-    body_crc: int
     frame_bytes: int
 
 
-def write_frame(epoch: int, number: int, tag: int, body: Body) -> list[Buffer]:
+class Seal:
+    """Seals and checks frames of one direction of a session. The empty key is everybody's: it shows damage only."""
+
+    __slots__ = ("_fresh",)
+
+    def __init__(self, key: bytes = b"") -> None:
+        self._fresh = blake2b(key=key, digest_size=_SEAL_BYTES).copy
+
+    def of(self, header: Buffer, covered: Buffer) -> bytes:
+        """The seal of a header up to its seal, and of meta and digests."""
+        fresh = self._fresh()
+        fresh.update(header)
+        fresh.update(covered)
+        return fresh.digest()
+
+
+OPEN_SEAL = Seal()
+"""The seal of frames before both sides have proven the secret."""
+
+
+def write_frame(epoch: int, number: int, tag: int, body: Body, seal: Seal = OPEN_SEAL) -> list[Buffer]:
     """The frame as buffers to be sent in this order; the data is passed on, not copied."""
     kind, meta, data, data_bytes, digests, grain_bytes = body
-    digest_bytes = _little_endian(digests).tobytes()
-    header = _HEADER.pack(
-        MAGIC,
-        VERSION,
-        kind,
-        0,
-        epoch,
-        number,
-        tag,
-        len(meta),
-        data_bytes,
-        grain_bytes,
-        crc32c(digest_bytes, crc32c(meta)),
-    )
-    return [b"".join((header, _CRC.pack(crc32c(header)), meta, digest_bytes)), *data]
+    covered = meta + _little_endian(digests).tobytes()
+    header = _HEADER.pack(MAGIC, VERSION, kind, 0, epoch, number, tag, len(meta), data_bytes, grain_bytes)
+    header += seal.of(header, covered)
+    return [b"".join((header, _CRC.pack(crc32c(header)), covered)), *data]
 
 
 def read_header(received: memoryview, most_bytes: int, place: str) -> Header | None:
@@ -120,25 +134,26 @@ def read_header(received: memoryview, most_bytes: int, place: str) -> Header | N
         raise _unrecognised(front, place)
     if len(received) < HEADER_BYTES:
         return None
-    header = received[: _HEADER.size]
-    if crc32c(header) != _CRC.unpack_from(received, _HEADER.size)[0]:
+    if crc32c(received[:_SEALED_BYTES]) != _CRC.unpack_from(received, _SEALED_BYTES)[0]:
         raise CorruptFrame(f"link: {place} sent a damaged frame header.", next_step=_CABLE)
-    _, _, kind, _, epoch, number, tag, meta_bytes, data_bytes, grain_bytes, body_crc = _HEADER.unpack(header)
+    _, _, kind, _, epoch, number, tag, meta_bytes, data_bytes, grain_bytes = _HEADER.unpack_from(received)
     grains, rest = divmod(data_bytes, grain_bytes) if grain_bytes else (0, data_bytes)
     if rest or (grain_bytes and not grains) or (grains > 1 and grain_bytes < LEAST_GRAIN_BYTES):
         raise PeerError(f"link: {place} sent {data_bytes} bytes of data in grains of {grain_bytes}.")
     frame_bytes = HEADER_BYTES + meta_bytes + 4 * grains + data_bytes
     if frame_bytes > most_bytes:
         raise PeerError(f"link: {place} announced a frame of {frame_bytes} bytes where {most_bytes} are allowed.")
-    return Header(kind, epoch, number, tag, meta_bytes, data_bytes, grain_bytes, body_crc, frame_bytes)
+    return Header(kind, epoch, number, tag, meta_bytes, data_bytes, grain_bytes, frame_bytes)
 
 
-def open_body(header: Header, frame: memoryview, place: str) -> tuple[memoryview, array[int], memoryview]:
-    """Meta, digests and data of a whole frame, after every CRC was found right. Raises CorruptFrame."""
+def open_body(
+    header: Header, frame: memoryview, place: str, seal: Seal = OPEN_SEAL
+) -> tuple[memoryview, array[int], memoryview]:
+    """Meta, digests and data of a whole frame, after seal and digests were found right. Raises CorruptFrame."""
     meta_end = HEADER_BYTES + header.meta_bytes
     data_start = header.frame_bytes - header.data_bytes
-    if crc32c(frame[HEADER_BYTES:data_start]) != header.body_crc:
-        raise CorruptFrame(f"link: {place} sent a damaged frame.", next_step=_CABLE)
+    if seal.of(frame[: _HEADER.size], frame[HEADER_BYTES:data_start]) != frame[_HEADER.size : _SEALED_BYTES]:
+        raise CorruptFrame(f"link: {place} sent a damaged or forged frame.", next_step=_CABLE)
     digests = array("I")
     digests.frombytes(frame[meta_end:data_start])
     digests = _little_endian(digests)

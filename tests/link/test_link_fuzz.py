@@ -72,7 +72,7 @@ def test_mutated_frames_of_a_session_are_never_misread() -> None:
         assert peer is not None
         volumes = [chance.randrange(1 << 32) for _ in range(3)]
         frames = [
-            b"".join(write_frame(peer.epoch, len(pair.a.cable.seen) + n, n + 1, encode(Flush(volume))))
+            b"".join(write_frame(peer.epoch, len(pair.a.cable.seen) + n, n + 1, encode(Flush(volume)), pair.a.session.seal))
             for n, volume in enumerate(volumes)
         ]
         events = feed(pair.b.session, _mutated(b"".join(frames), chance))
@@ -96,6 +96,7 @@ def test_sound_frames_of_any_kind_in_any_order_never_raise() -> None:
         assert peer is not None
         events: list[Event] = []
         for number in range(len(pair.a.cable.seen), len(pair.a.cable.seen) + 12):
-            frame = write_frame(peer.epoch, number, chance.randrange(4), encode(chance.choice(MESSAGES)))
+            body, tag = encode(chance.choice(MESSAGES)), chance.randrange(4)
+            frame = write_frame(peer.epoch, number, tag, body, pair.a.session.seal)
             events += feed(pair.b.session, b"".join(frame))
         _check(pair.b.session, events)

@@ -35,7 +35,7 @@ def _forged(pair: LinkPair, message: m.Message, tag: int, *, ahead: int = 0) -> 
     """A frame as a's session would send it next, with a content that it would not send."""
     peer = pair.a.session.peer
     assert peer is not None
-    return b"".join(write_frame(peer.epoch, len(pair.a.cable.seen) + ahead, tag, encode(message)))
+    return b"".join(write_frame(peer.epoch, len(pair.a.cable.seen) + ahead, tag, encode(message), pair.a.session.seal))
 
 
 # Requests and replies
@@ -108,7 +108,7 @@ def test_reply_that_is_too_large_becomes_a_refusal() -> None:
     pair.settle()
     pair.b.session.reply(pair.b.asked[0].tag, m.LedgerPage((bytes(8996),), None))
     pair.settle()
-    reason = "the LEDGER_PAGE reply has 9052 bytes, more than 8192"
+    reason = "the LEDGER_PAGE reply has 9056 bytes, more than 8192"
     assert pair.a.answered[0].message == m.Refused(INTERNAL_TARGET_FAILURE, reason=reason)
 
 
@@ -137,7 +137,7 @@ def test_requests_stop_at_the_granted_number() -> None:
     pair.a.ask(m.Flush(1))
     pair.a.ask(m.Flush(2))
     assert not pair.a.session.can_send(1)
-    with pytest.raises(LocalLinkError, match="has not granted a request of 48 bytes"):
+    with pytest.raises(LocalLinkError, match="has not granted a request of 52 bytes"):
         pair.a.ask(m.Flush(3))
     pair.settle()
     pair.b.session.reply(pair.b.asked[0].tag, m.Busy())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 
 from hwvirt.errors import PeerError
-from hwvirt.link.codec import FIRST_REQUEST, Kind, decode, encode
+from hwvirt.link.codec import FIRST_REQUEST, Kind, encode
+from hwvirt.link.layouts import WRITTEN
 from hwvirt.link.messages import Written
 from hwvirt.link.wire import HEADER_BYTES, Header, read_header, write_frame
 
@@ -45,7 +47,8 @@ def forged(data: bytes) -> bytes | None:
     header = _header(data)
     if header is None or header.kind != Kind.WRITTEN:
         return None
-    message = decode(header, memoryview(data), "the cable")
+    meta = memoryview(data)[HEADER_BYTES : HEADER_BYTES + header.meta_bytes]
+    message = WRITTEN.decode(meta, array("I"), memoryview(b""))
     assert isinstance(message, Written)
     wrong = [place._replace(lba=place.lba + 1) for place in message.placements]
     body = encode(Written(message.store_epoch, wrong))
