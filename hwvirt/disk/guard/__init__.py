@@ -1,0 +1,1 @@
+"""The guard: which disk a rig may write, and which never. See docs/disks.md for the ladder."""
