@@ -57,7 +57,7 @@ class Line:
 
     def __init__(self, traits: LineTraits, own: int, now: float, statistics: LineStatistics | None = None) -> None:
         self.statistics = statistics or LineStatistics()
-        self._traits = traits
+        self.traits = traits
         first_s = max(traits.first_retry_s, _HELLO_TIMES * traits.line_s(_HELLO_BYTES))
         self._greeting = Greeting(own, now, first_s, max(first_s, traits.last_retry_s))
         self._reader = FrameReader()
@@ -118,7 +118,7 @@ class Line:
             frame = self._next_frame(now, gone_from)
             if frame is None:
                 break
-            self._free_at = gone_from + self._traits.line_s(len(frame))
+            self._free_at = gone_from + self.traits.line_s(len(frame))
             out.append(frame)
         data = b"".join(out)
         self.statistics.sent_bytes += len(data)
@@ -141,7 +141,7 @@ class Line:
             return
         news = self._greeting.heard(hello, now)
         if news is News.LOST:
-            self._end(events, LinkDown(f"link: the other controller on {self._traits.place} has begun anew."))
+            self._end(events, LinkDown(f"link: the other controller on {self.traits.place} has begun anew."))
         if hello.own == self._greeting.peer and self._session is None:
             self._peer_hello = hello
             self._reader.seed = seed_of(hello.own, self._greeting.own)
@@ -149,7 +149,7 @@ class Line:
             self._begin(hello, events)
 
     def _objection(self, hello: Hello) -> PeerError | None:
-        place = self._traits.place
+        place = self.traits.place
         if hello.version != VERSION:
             why = f"link: {place} speaks version {hello.version} of the line, this controller version {VERSION}."
             return WrongVersion(why, next_step="Run the same hwvirt on both sides.")
@@ -162,7 +162,7 @@ class Line:
 
     def _begin(self, hello: Hello, events: list[LineEvent]) -> None:
         seed = seed_of(self._greeting.own, hello.own)
-        self._session = Stream(self._traits, hello, seed, _AHEAD_S, self.statistics)
+        self._session = Stream(self.traits, hello, seed, _AHEAD_S, self.statistics)
         events.append(LineUp())
 
     def _end(self, events: list[LineEvent], error: LinkError) -> None:
@@ -186,6 +186,6 @@ class Line:
             if said is None:
                 return KNOCK
             echo, up = said
-            flags = HelloFlag.UP * up | HelloFlag.ZSTD * self._traits.packs
-            return write_hello(Hello(VERSION, HelloFlag(flags), self._greeting.own, echo, self._traits.buffer_bytes))
+            flags = HelloFlag.UP * up | HelloFlag.ZSTD * self.traits.packs
+            return write_hello(Hello(VERSION, HelloFlag(flags), self._greeting.own, echo, self.traits.buffer_bytes))
         return self._session.next_frame(now, gone_from) if self._session else None
