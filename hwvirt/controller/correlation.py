@@ -19,15 +19,17 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from hwvirt.controller.position import (
+    GENERATION_BITS,
     MAPPED,
     NEXT_BLOCK,
     UNMAPPED,
     ZERO,
     Columns,
+    joined_runs,
     lbas_of,
     pack,
-    positions_of,
     runs_of,
+    stretches,
     unpack,
 )
 from hwvirt.link.messages import Placement, Slice
@@ -38,6 +40,10 @@ __all__ = ["CHANGE", "CorrelationMap", "Rows", "Run"]
 Rows: TypeAlias = np.ndarray[tuple[int], np.dtype[np.void]]
 CHANGE = np.dtype([("lba", "<u8"), ("blocks", "<u8"), ("position", "<u8"), ("sequence", "<u8")])
 """One journal row: blocks that lie behind each other on both volumes and share a sequence number."""
+
+_FIRST, _REDIRECTED = Residency.FIRST, Residency.REDIRECTED  # to look up a member of an enum is a call
+_FEW = 8
+"""Up to so many blocks are set one by one, which takes less time than to set them as columns."""
 
 
 class Run(NamedTuple):
@@ -62,59 +68,79 @@ class CorrelationMap:
         memory = mmap.mmap(-1, max(1, self.blocks) * 16)
         self._positions: Columns = np.frombuffer(memory, np.uint64, self.blocks)
         self._sequences: Columns = np.frombuffer(memory, np.uint64, self.blocks, self.blocks * 8)
-        self._scalar = memoryview(memory).cast("Q")
+        self._cells = memoryview(memory).cast("Q")  # both columns again, block by block
         self.mapped_blocks = 0
         self.zero_blocks = 0
 
     def bind(self, slices: Sequence[Slice], placements: Sequence[Placement]) -> list[Placement]:
         """Correlates the slices' blocks, in order, with the placements' blocks; no block may occur twice.
 
-        Returns the placements that no entry names any more: replaced ones, and new ones that came too late.
+        Returns the placements that no entry names any more: replaced ones, and new ones that came too late. Raises
+        ValueError, changing nothing, when the placements do not cover the slices exactly.
         """
-        if len(slices) == 1 and slices[0].blocks == 1:
-            return self._change_block(slices[0], pack(placements[0]))
-        return self._change(slices, positions_of(placements))
-
-    def _change_block(self, block: Slice, new: int) -> list[Placement]:
-        """`_change` for one block, without the cost of arrays: a host with one request in flight waits for this."""
-        lba, _, sequence = block
-        old = self._scalar[lba]
-        if self._scalar[self.blocks + lba] > sequence:
-            return [unpack(new)]
-        self.mapped_blocks += old < MAPPED
-        self.zero_blocks -= old == ZERO
-        self._scalar[lba] = new
-        self._scalar[self.blocks + lba] = sequence
-        self._changed_blocks.append(lba)
-        return [unpack(old)] if old >= MAPPED and old != new else []
+        if len(slices) == 1 == len(placements) and slices[0].blocks == 1 == placements[0].blocks:
+            lba, _, sequence = slices[0]  # what a host with one request in flight waits for
+            lost = self._set_block(lba, sequence, pack(placements[0]))
+            return [unpack(lost)] if lost else []
+        return self._set(
+            [
+                (lba, blocks, sequence, MAPPED | place << GENERATION_BITS | generation)
+                for lba, blocks, sequence, place, generation in stretches(slices, placements)
+            ]
+        )
 
     def unmap(self, slices: Sequence[Slice]) -> list[Placement]:
         """The blocks read as zeroes from now on. Returns the placements that no entry names any more."""
-        return self._change(slices, np.full(sum(run.blocks for run in slices), ZERO, np.uint64))
+        return self._set([(lba, blocks, sequence, ZERO) for lba, blocks, sequence in slices])
 
     def release(self, slices: Sequence[Slice]) -> list[Placement]:
         """The blocks lie on the first volume again, as of the slices' sequence numbers (commit)."""
-        return self._change(slices, np.full(sum(run.blocks for run in slices), UNMAPPED, np.uint64))
+        return self._set([(lba, blocks, sequence, UNMAPPED) for lba, blocks, sequence in slices])
 
-    def _change(self, slices: Sequence[Slice], new: Columns) -> list[Placement]:
-        lbas = lbas_of(slices)
-        sequences = np.repeat(
-            np.array([run.sequence for run in slices], np.uint64), [run.blocks for run in slices]
-        )
-        late = self._sequences[lbas] > sequences
-        superseded = new[:0]
-        if late.any():
-            superseded = new[late]
-            keep = ~late
-            lbas, sequences, new = lbas[keep], sequences[keep], new[keep]
-        old = self._positions[lbas]
+    def _set(self, runs: Sequence[tuple[int, int, int, int]]) -> list[Placement]:
+        """Sets runs of (lba, blocks, sequence, position of the first block); returns what no entry names any more."""
+        gone: list[Placement] = []
+        gone_blocks: list[int] = []
+        for lba, blocks, sequence, first in runs:
+            if blocks > _FEW and not self._is_late(lba, blocks, sequence):
+                gone += self._set_run(lba, blocks, sequence, first)
+                continue
+            step = NEXT_BLOCK if first >= MAPPED else 0
+            for index in range(blocks):
+                if lost := self._set_block(lba + index, sequence, first + index * step):
+                    gone_blocks.append(lost)
+        return gone + joined_runs(gone_blocks)
+
+    def _is_late(self, lba: int, blocks: int, sequence: int) -> bool:
+        """Whether one of the blocks has a newer entry."""
+        return bool((self._sequences[lba : lba + blocks] > sequence).any())
+
+    def _set_block(self, lba: int, sequence: int, new: int) -> int:
+        """Returns the position that no entry names any more, 0 where there is none."""
+        cells = self._cells
+        if cells[self.blocks + lba] > sequence:
+            return new if new >= MAPPED else 0
+        old = cells[lba]
+        if old < MAPPED or new < MAPPED:
+            self.mapped_blocks += (new >= MAPPED) - (old >= MAPPED)
+            self.zero_blocks += (new == ZERO) - (old == ZERO)
+        cells[lba] = new
+        cells[self.blocks + lba] = sequence
+        self._changed_blocks.append(lba)
+        return old if old >= MAPPED and old != new else 0
+
+    def _set_run(self, lba: int, blocks: int, sequence: int, first: int) -> list[Placement]:
+        """`_set_block` for many blocks, none of which has a newer entry."""
+        window = slice(lba, lba + blocks)
+        new = _column(first, blocks)
+        old = self._positions[window]
+        gone = runs_of(old[(old >= MAPPED) & (old != new)])
         self._count(old, -1)
         self._count(new, +1)
-        self._positions[lbas] = new
-        self._sequences[lbas] = sequences
-        self._changes.append(lbas)
-        gone = np.concatenate((old[(old >= MAPPED) & (old != new)], superseded[superseded >= MAPPED]))
-        return runs_of(gone)
+        self._positions[window] = new
+        self._sequences[window] = sequence
+        self._changes.append(np.arange(lba, lba + blocks, dtype=np.uint64))
+        return gone
 
     def _count(self, positions: Columns, sign: int) -> None:
         self.mapped_blocks += sign * int(np.count_nonzero(positions >= MAPPED))
@@ -124,9 +150,9 @@ class CorrelationMap:
         """Where the blocks of the extent lie, in runs that one read can serve each."""
         lba, blocks = extent
         if blocks == 1:
-            return [_run(lba, 1, self._scalar[lba])]
+            return [_run(lba, 1, self._cells[lba])]
         window = self._positions[lba : lba + blocks]
-        step = np.diff(window)
+        step = window[1:] - window[:-1]
         breaks = np.flatnonzero((step != NEXT_BLOCK) & (step != 0)) + 1
         if not len(breaks):
             return [_run(lba, blocks, int(window[0]))]
@@ -153,9 +179,7 @@ class CorrelationMap:
         """Sets entries as journal rows say: recovery. They do not count as changes."""
         for lba, blocks, position, sequence in rows.tolist():
             window = slice(lba, lba + blocks)
-            new = np.full(blocks, position, np.uint64)
-            if position >= MAPPED:
-                new += np.arange(blocks, dtype=np.uint64) * np.uint64(NEXT_BLOCK)
+            new = _column(position, blocks)
             self._count(self._positions[window], -1)
             self._count(new, +1)
             self._positions[window] = new
@@ -208,7 +232,14 @@ class CorrelationMap:
         ]
 
 
+def _column(first: int, blocks: int) -> Columns:
+    """Neighbours on the second volume from a packed position, or blocks that all lie in the same nowhere."""
+    if first < MAPPED:
+        return np.full(blocks, first, np.uint64)
+    return np.uint64(first) + np.arange(blocks, dtype=np.uint64) * np.uint64(NEXT_BLOCK)
+
+
 def _run(lba: int, blocks: int, position: int) -> Run:
     if position >= MAPPED:
-        return Run(lba, blocks, Residency.REDIRECTED, unpack(position, blocks))
-    return Run(lba, blocks, Residency.ZERO if position == ZERO else Residency.FIRST, None)
+        return Run(lba, blocks, _REDIRECTED, unpack(position, blocks))
+    return Run(lba, blocks, Residency.ZERO if position == ZERO else _FIRST, None)

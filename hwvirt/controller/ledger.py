@@ -14,7 +14,7 @@ import numpy as np
 
 from hwvirt.controller.allocator import Allocator
 from hwvirt.controller.correlation import Rows
-from hwvirt.controller.position import Columns, lbas_of
+from hwvirt.controller.position import Columns, lbas_of, stretches
 from hwvirt.link.messages import Placement, Slice
 
 __all__ = ["ROW", "Kind", "Ledger"]
@@ -41,10 +41,25 @@ class Kind:
     TOMBSTONE = 2
 
 
+_FEW = 8
+"""Up to so many blocks are recorded one by one, which takes less time than to record them as columns."""
+
+
+class _Cells:
+    """The columns of a ledger again, for one block at a time: as an array each would cost its conversion."""
+
+    def __init__(self, memory: mmap.mmap, capacity: int) -> None:
+        wide = memoryview(memory)[: capacity * 16].cast("Q")
+        narrow = memoryview(memory)[capacity * 16 : capacity * 28].cast("I")
+        self.lbas, self.sequences = wide[:capacity], wide[capacity:]
+        self.generations, self.crcs, self.volumes = (narrow[at * capacity : (at + 1) * capacity] for at in range(3))
+
+
 class Ledger:
     """The rows of a second volume of `capacity` blocks. Live means: the allocator says so."""
 
     def __init__(self, capacity: int, allocator: Allocator) -> None:
+        self.capacity = capacity
         self._allocator = allocator
         memory = mmap.mmap(-1, max(1, capacity) * 28)
         self._lbas: Columns = np.frombuffer(memory, np.uint64, capacity)
@@ -52,6 +67,7 @@ class Ledger:
         self._generations = np.frombuffer(memory, np.uint32, capacity, capacity * 16)
         self._crcs = np.frombuffer(memory, np.uint32, capacity, capacity * 20)
         self._volumes = np.frombuffer(memory, np.uint32, capacity, capacity * 24)  # 0: not live; else volume + 1
+        self._cells = _Cells(memory, capacity)
         self._tombstones: dict[int, dict[int, int]] = {}
         self._changed: list[Columns] = []
         self._changed_blocks: list[int] = []
@@ -60,28 +76,26 @@ class Ledger:
 
     def record(self, volume: int, slices: Sequence[Slice], placements: Sequence[Placement], digests: array[int]) -> None:
         """The slices' blocks, in order, lie at the placements' blocks with these digests."""
-        if len(digests) == 1:
-            self._record_block(volume, slices[0], placements[0], digests[0])
-            return
-        at, generations = _unrolled(placements)
-        self._lbas[at] = lbas_of(slices)
-        self._sequences[at] = np.repeat([run.sequence for run in slices], [run.blocks for run in slices])
-        self._generations[at] = generations
-        self._crcs[at] = np.frombuffer(digests, np.uint32)
-        self._volumes[at] = volume + 1
-        self._changed.append(at)
-        self.last_sequence = max(self.last_sequence, *(run.sequence for run in slices))
-
-    def _record_block(self, volume: int, block: Slice, place: Placement, digest: int) -> None:
-        """`record` for one block, without the cost of arrays: a host with one request in flight waits for this."""
-        at = place.lba
-        self._lbas[at] = block.lba
-        self._sequences[at] = block.sequence
-        self._generations[at] = place.generation
-        self._crcs[at] = digest
-        self._volumes[at] = volume + 1
-        self._changed_blocks.append(at)
-        self.last_sequence = max(self.last_sequence, block.sequence)
+        cells, done = self._cells, 0
+        for lba, blocks, sequence, at, generation in stretches(slices, placements):
+            if blocks <= _FEW:
+                for index in range(blocks):
+                    cells.lbas[at + index] = lba + index
+                    cells.sequences[at + index] = sequence
+                    cells.generations[at + index] = generation
+                    cells.crcs[at + index] = digests[done + index]
+                    cells.volumes[at + index] = volume + 1
+                    self._changed_blocks.append(at + index)
+            else:
+                window = slice(at, at + blocks)
+                self._lbas[window] = np.arange(lba, lba + blocks, dtype=np.uint64)
+                self._sequences[window] = sequence
+                self._generations[window] = generation
+                self._crcs[window] = digests[done : done + blocks]
+                self._volumes[window] = volume + 1
+                self._changed.append(np.arange(at, at + blocks, dtype=np.uint64))
+            done += blocks
+            self.last_sequence = max(self.last_sequence, sequence)
 
     def bury(self, volume: int, slices: Sequence[Slice]) -> None:
         """The slices' blocks read as zeroes as of their sequence numbers."""
@@ -95,13 +109,16 @@ class Ledger:
 
     def holds(self, place: Placement) -> bool:
         """Whether every block of the placement is live in the placement's generation."""
-        window = slice(place.lba, place.lba + place.blocks)
+        lba, generation, blocks = place
+        if blocks == 1 and lba < self.capacity:
+            return bool(self._cells.volumes[lba]) and self._cells.generations[lba] == generation
+        window = slice(lba, lba + blocks)
         volumes = self._volumes[window]
-        return bool(len(volumes) == place.blocks and volumes.all() and (self._generations[window] == place.generation).all())
+        return bool(len(volumes) == blocks and volumes.all() and (self._generations[window] == generation).all())
 
     def digests(self, place: Placement) -> array[int]:
         """The digests of the placement's blocks."""
-        return array("I", self._crcs[place.lba : place.lba + place.blocks].tobytes())
+        return array("I", self._cells.crcs[place.lba : place.lba + place.blocks])
 
     def free(self, volume: int, placements: Sequence[Placement]) -> int:
         """The volume names these positions no longer. Returns how many blocks were not the volume's to free; they stay."""

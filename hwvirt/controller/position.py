@@ -11,19 +11,24 @@ import numpy.typing as npt
 from hwvirt.link.messages import Placement, Slice
 
 __all__ = [
+    "GENERATION_BITS",
     "MAPPED",
     "NEXT_BLOCK",
     "UNMAPPED",
     "ZERO",
     "Columns",
+    "Stretch",
+    "joined_runs",
     "lbas_of",
     "pack",
-    "positions_of",
     "runs_of",
+    "stretches",
     "unpack",
 ]
 
 Columns: TypeAlias = npt.NDArray[np.uint64]
+Stretch: TypeAlias = tuple[int, int, int, int, int]
+"""First LBA, blocks, sequence, LBA on the second volume, generation: one run on both volumes."""
 
 GENERATION_BITS = 24
 GENERATION_MASK = (1 << GENERATION_BITS) - 1
@@ -32,6 +37,7 @@ NEXT_BLOCK = 1 << GENERATION_BITS
 MAPPED = 1 << 63
 ZERO = 1 << 62
 UNMAPPED = 0
+_NOWHERE = (0, 0, 0)
 
 
 def pack(place: Placement) -> int:
@@ -41,22 +47,36 @@ def pack(place: Placement) -> int:
 
 def lbas_of(runs: Sequence[tuple[int, int]] | Sequence[Slice]) -> Columns:
     """Every block address of runs (lba, blocks, ...) in order."""
-    return _expand([run[0] for run in runs], [run[1] for run in runs], 1)
-
-
-def positions_of(placements: Sequence[Placement]) -> Columns:
-    """Every packed position of the placements in order."""
-    return _expand([pack(place) for place in placements], [place.blocks for place in placements], NEXT_BLOCK)
-
-
-def _expand(starts: list[int], counts: list[int], step: int) -> Columns:
-    first = np.array(starts, np.uint64)
+    first = np.array([run[0] for run in runs], np.uint64)
+    counts = [run[1] for run in runs]
     if max(counts, default=1) == 1:
         return first
     blocks = np.array(counts, np.uint64)
     ends = np.cumsum(blocks)
     within = np.arange(int(ends[-1]), dtype=np.uint64) - np.repeat(ends - blocks, counts)
-    return np.repeat(first, counts) + within * np.uint64(step)
+    return np.repeat(first, counts) + within
+
+
+def stretches(slices: Sequence[Slice], placements: Sequence[Placement]) -> list[Stretch]:
+    """The blocks of both, in order, cut where either begins a new run. Raises ValueError when one covers more blocks."""
+    found: list[Stretch] = []
+    following = iter(placements)
+    place = generation = room = 0
+    for lba, blocks, sequence in slices:
+        done = 0
+        while done < blocks:
+            if not room:
+                place, generation, room = next(following, _NOWHERE)
+                if not room:
+                    raise ValueError(f"{len(placements)} placements do not cover {len(slices)} slices")
+            part = min(blocks - done, room)
+            found.append((lba + done, part, sequence, place, generation))
+            done += part
+            place += part
+            room -= part
+    if room or next(following, None):
+        raise ValueError(f"{len(placements)} placements cover more than {len(slices)} slices")
+    return found
 
 
 def runs_of(packed: Columns) -> list[Placement]:
@@ -66,6 +86,22 @@ def runs_of(packed: Columns) -> list[Placement]:
     starts = np.concatenate(([0], np.flatnonzero(np.diff(packed) != NEXT_BLOCK) + 1))
     counts = np.diff(np.append(starts, len(packed)))
     return [unpack(position, blocks) for position, blocks in zip(packed[starts].tolist(), counts.tolist(), strict=True)]
+
+
+def joined_runs(packed: Sequence[int]) -> list[Placement]:
+    """As `runs_of`, for a few positions: without the cost of columns."""
+    found: list[Placement] = []
+    first = blocks = 0
+    for position in packed:
+        if blocks and position == first + blocks * NEXT_BLOCK:
+            blocks += 1
+            continue
+        if blocks:
+            found.append(unpack(first, blocks))
+        first, blocks = position, 1
+    if blocks:
+        found.append(unpack(first, blocks))
+    return found
 
 
 def unpack(packed: int, blocks: int = 1) -> Placement:

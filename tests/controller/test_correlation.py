@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,17 @@ def test_a_late_position_is_handed_back_and_changes_nothing() -> None:
     correlation.bind([Slice(10, 1, 7)], [Placement(50, 1, 1)])
     assert correlation.bind([Slice(10, 1, 3)], [Placement(60, 1, 1)]) == [Placement(60, 1, 1)]
     assert correlation.lookup(Extent(10, 1))[0].placement == Placement(50, 1, 1)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 30])
+def test_placements_that_do_not_cover_the_slices_change_nothing(blocks: int) -> None:
+    correlation = CorrelationMap(100)
+    for wrong in ([], [Placement(5, 1, blocks + 1)], [Placement(5, 1, blocks), Placement(50, 1, 1)]):
+        with pytest.raises(ValueError, match="cover"):
+            correlation.bind([Slice(10, blocks, 1)], wrong)
+        with pytest.raises(ValueError, match="cover"):
+            correlation.bind([Slice(10, blocks, 1), Slice(60, 2, 2)], wrong)
+    assert correlation.is_empty(Extent(0, 100))
 
 
 def test_an_unmapped_block_reads_zero_and_gives_its_position_up() -> None:
@@ -116,7 +128,7 @@ BLOCKS = 40
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, 8), st.integers(1, 30), st.booleans()), min_size=1, max_size=40
+        st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, 20), st.integers(1, 30), st.booleans()), min_size=1, max_size=40
     )
 )
 def test_the_map_agrees_with_a_dict(changes: list[tuple[int, int, int, bool]]) -> None:
