@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
-from hwvirt.scsi.volume import Extent
-
-__all__ = ["RangeGate"]
+__all__ = ["Blocks", "RangeGate"]
 
 _BUSY = b"\x01"
+
+
+class Blocks(Protocol):
+    """`blocks` blocks from `lba`: an extent, or what knows more about them."""
+
+    @property
+    def lba(self) -> int:
+        """The first block."""
+        ...
+
+    @property
+    def blocks(self) -> int:
+        """How many there are."""
+        ...
 
 
 class RangeGate:
@@ -25,16 +38,16 @@ class RangeGate:
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
 
-    def admit(self, extents: Sequence[Extent]) -> list[int]:
+    def admit(self, extents: Sequence[Blocks]) -> list[int]:
         """Enters all extents that overlap nothing inside and no extent before them; returns their indexes."""
         if self._closed:
             return []
         admitted: list[int] = []
-        refused: list[Extent] = []
+        refused: list[Blocks] = []
         busy = self._busy
         for index, extent in enumerate(extents):
-            lba, blocks = extent
-            if busy.find(_BUSY, lba, lba + blocks) >= 0 or any(_overlap(extent, other) for other in refused):
+            lba, blocks = extent.lba, extent.blocks
+            if busy.find(_BUSY, lba, lba + blocks) >= 0 or (refused and _overlaps_one_of(refused, extent)):
                 refused.append(extent)
                 continue
             busy[lba : lba + blocks] = _BUSY * blocks
@@ -48,17 +61,18 @@ class RangeGate:
         self._waiting.append(waiter)
         await waiter
 
-    async def enter(self, extent: Extent) -> None:
+    async def enter(self, extent: Blocks) -> None:
         """Waits until the extent is admitted."""
         while not self.admit([extent]):
             await self.changed()
 
-    def leave(self, extents: Sequence[Extent]) -> None:
+    def leave(self, extents: Sequence[Blocks]) -> None:
         """These extents' changes are over."""
-        for lba, blocks in extents:
-            self._busy[lba : lba + blocks] = bytes(blocks)
+        for extent in extents:
+            self._busy[extent.lba : extent.lba + extent.blocks] = bytes(extent.blocks)
         self._inside -= len(extents)
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     async def close(self) -> None:
         """Admits nothing more; returns when all that was inside has left. One closer at a time."""
@@ -74,12 +88,11 @@ class RangeGate:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
-def _overlap(one: Extent, other: Extent) -> bool:
-    return one.lba < other.lba + other.blocks and other.lba < one.lba + one.blocks
+def _overlaps_one_of(others: Sequence[Blocks], one: Blocks) -> bool:
+    return any(one.lba < other.lba + other.blocks and other.lba < one.lba + one.blocks for other in others)

@@ -31,6 +31,7 @@ from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Volume, Wr
 
 __all__ = ["RedirectVolume"]
 
+_FIRST, _ZERO = Residency.FIRST, Residency.ZERO  # to look up a member of an enum is a call
 UNFLUSHED_LIMIT_BYTES = 64 << 20
 _STALE_RETRIES = 16
 
@@ -41,11 +42,6 @@ class Change(NamedTuple):
     lba: int
     blocks: int
     data: Pieces | None
-
-    @property
-    def extent(self) -> Extent:
-        """The blocks that change."""
-        return Extent(self.lba, self.blocks)
 
     def part(self, start: int, end: int, block_bytes: int) -> Change:
         """The change of its blocks from `start` to `end`."""
@@ -64,6 +60,9 @@ class RedirectVolume:
     def __init__(self, number: int, first: Volume, store: Store, journal: MapJournal, correlation: CorrelationMap) -> None:
         self.number = number
         self.first = first
+        self.block_bytes = first.block_bytes
+        self.blocks = first.blocks
+        self.access = Access.READ_WRITE  # if not to the first volume
         self.store = store
         self.journal = journal
         self.map = correlation
@@ -78,21 +77,6 @@ class RedirectVolume:
         self.flush_lock = asyncio.Lock()
         self._flush_waiting: asyncio.Task[CheckCondition | None] | None = None
         self._flush_newest: asyncio.Task[CheckCondition | None] | None = None  # a task lives while somebody holds it
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a block."""
-        return self.first.block_bytes
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of the volume: those of the first volume."""
-        return self.first.blocks
-
-    @property
-    def access(self) -> Access:
-        """Hosts may write, if not to the first volume."""
-        return Access.READ_WRITE
 
     def residency(self, extent: Extent) -> list[tuple[int, Residency]]:
         """See `Volume.residency`."""
@@ -121,7 +105,7 @@ class RedirectVolume:
     async def _read_once(self, extents: Sequence[Extent]) -> list[Pieces | CheckCondition]:
         lookup = self.map.lookup
         runs = [lookup(extent) for extent in extents]
-        here = [Extent(run.lba, run.blocks) for of in runs for run in of if run.residency is Residency.FIRST]
+        here = [Extent(run.lba, run.blocks) for of in runs for run in of if run.residency is _FIRST]
         there = [run.placement for of in runs for run in of if run.placement is not None]
         if here and there:
             first, stored = await asyncio.gather(self.first.read(here), self.store.read(self.number, there))
@@ -131,18 +115,13 @@ class RedirectVolume:
         from_first, from_store = iter(first), iter(stored)
         results: list[Pieces | CheckCondition] = []
         for of in runs:
-            pieces: list[Buffer] = []
-            failed: CheckCondition | None = None
+            parts: list[Pieces | CheckCondition] = []
             for run in of:
-                if run.residency is Residency.ZERO:
-                    pieces += self._zero_pieces(run.blocks)
-                    continue
-                part = next(from_store if run.placement else from_first)
-                if isinstance(part, CheckCondition):
-                    failed = failed or _at_host(part, run)
+                if run.residency is _ZERO:
+                    parts.append(self._zero_pieces(run.blocks))
                 else:
-                    pieces += part
-            results.append(failed or pieces)
+                    parts.append(next(from_store if run.placement else from_first))
+            results.append(_together(parts, of))
         return results
 
     def _zero_pieces(self, blocks: int) -> list[Buffer]:
@@ -167,34 +146,37 @@ class RedirectVolume:
         return await self._change([Change(lba, blocks, None) for lba, blocks in extents])
 
     async def _change(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
+        admitted = self.gate.admit(changes)
+        if len(admitted) == len(changes):  # nobody is in the way, as nearly always
+            return await self._change_inside(changes)
         results: list[CheckCondition | None] = [None] * len(changes)
         pending = list(range(len(changes)))
         while pending:
-            admitted = [pending[index] for index in self.gate.admit([changes[index].extent for index in pending])]
-            if not admitted:
+            if admitted:
+                served = [pending[index] for index in admitted]
+                done = await self._change_inside([changes[index] for index in served])
+                for index, result in zip(served, done, strict=True):
+                    results[index] = result
+                pending = sorted(set(pending).difference(served))
+            else:
                 await self.gate.changed()
-                continue
-            inside = [changes[index] for index in admitted]
-            try:
-                done = await self._change_admitted(inside)
-            finally:
-                self.gate.leave([change.extent for change in inside])
-            for index, result in zip(admitted, done, strict=True):
-                results[index] = result
-            served = set(admitted)
-            pending = [index for index in pending if index not in served]
+            admitted = self.gate.admit([changes[index] for index in pending])
         return results
 
-    async def _change_admitted(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
-        if self.state is State.OWN:
-            return await self._change_first(changes)
-        if self.state is State.COMMITTING:
-            return [await self._change_while_committing(change) for change in changes]
-        return await self._redirect(changes)
+    async def _change_inside(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
+        """Changes that the gate has admitted; they leave it."""
+        try:
+            if self.state is State.OWN:
+                return await self._change_first(changes)
+            if self.state is State.COMMITTING:
+                return [await self._change_while_committing(change) for change in changes]
+            return await self._redirect(changes)
+        finally:
+            self.gate.leave(changes)
 
     async def _change_first(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
         if changes[0].data is None:
-            return await self.first.unmap([change.extent for change in changes])
+            return await self.first.unmap([Extent(change.lba, change.blocks) for change in changes])
         return await self.first.write([Write(change.lba, change.data or ()) for change in changes])
 
     async def _change_while_committing(self, change: Change) -> CheckCondition | None:
@@ -213,25 +195,23 @@ class RedirectVolume:
                 return [failed] * len(changes)
         elif self.unflushed.size_bytes > UNFLUSHED_LIMIT_BYTES // 2 and not self.flush_lock.locked():
             self._begin_flush()  # early, so that no write has to stand still for it
-        try:
-            await self._send_or_make_room(changes)
-        except CheckCondition as error:
-            if len(changes) > 1:
-                return [(await self._redirect([change]))[0] for change in changes]
-            return [CheckCondition(error.sense.at(changes[0].lba))]
-        return [None] * len(changes)
-
-    async def _send_or_make_room(self, changes: Sequence[Change]) -> None:
-        """A full store has room again when a flush gives up positions that newer writes have replaced."""
         while True:
             given_up = self.given_up_blocks
             try:
-                return await self._send(changes)
+                await self._send(changes)
             except CheckCondition as error:
-                if error.sense != SPACE_ALLOCATION_FAILED_WRITE_PROTECT or await self.flush():
-                    raise
-                if self.given_up_blocks == given_up:
-                    raise
+                if await self._made_room(error, given_up):
+                    continue
+                if len(changes) > 1:
+                    return [(await self._redirect([change]))[0] for change in changes]
+                return [CheckCondition(error.sense.at(changes[0].lba))]
+            return [None] * len(changes)
+
+    async def _made_room(self, error: CheckCondition, given_up: int) -> bool:
+        """A full store has room again when a flush gives up positions that newer writes have replaced."""
+        if error.sense != SPACE_ALLOCATION_FAILED_WRITE_PROTECT or await self.flush():
+            return False
+        return self.given_up_blocks > given_up
 
     async def _send(self, changes: Sequence[Change]) -> None:
         slices = []
@@ -242,7 +222,7 @@ class RedirectVolume:
             await self.store.unmap(self.number, slices)
             self.answered(Sent(slices, (), block_digests((), self.block_bytes)), None)
             return
-        data = [piece for change in changes for piece in change.data or ()]
+        data = changes[0].data if len(changes) == 1 else [piece for change in changes for piece in change.data or ()]
         digests = block_digests(data, self.block_bytes)
         placements = await self.store.write(self.number, slices, data, digests)
         self.answered(Sent(slices, data, digests), placements)
@@ -304,6 +284,18 @@ class RedirectVolume:
     def _untake(self, changes: Rows, superseded: list[Placement]) -> None:
         self.map.put_back(changes)
         self.superseded += superseded
+
+
+def _together(parts: Sequence[Pieces | CheckCondition], runs: Sequence[Run]) -> Pieces | CheckCondition:
+    """The parts of one extent, or the first error among them."""
+    if len(parts) == 1 and not isinstance(parts[0], CheckCondition):
+        return parts[0]
+    pieces: list[Buffer] = []
+    for part, run in zip(parts, runs, strict=True):
+        if isinstance(part, CheckCondition):
+            return _at_host(part, run)
+        pieces += part
+    return pieces
 
 
 def _is_stale(result: Pieces | CheckCondition) -> bool:
