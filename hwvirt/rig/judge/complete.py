@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwvirt.digest import crc32c
 from hwvirt.rig.judge.block import FOREIGN, ZEROED
 from hwvirt.rig.judge.case import Case, Tally
 from hwvirt.rig.judge.evidence import State
@@ -33,6 +34,8 @@ def complete(case: Case) -> Verdict:
     older = (finals.version > 0) & (began[np.maximum(finals.version - 1, 0)] < moment) if len(began) else finals.version < 0
     original = np.isin(blocks, finals.lba[older | (finals.version == FOREIGN)])
     zero = np.isin(blocks, finals.lba[finals.version == ZEROED])
+    if case.evidence.baseline is not None:  # what the first disk holds may be zeroes as well
+        original |= zero & (np.asarray(case.evidence.baseline)[blocks] == crc32c(bytes(case.history.block_bytes)))
     wrong: dict[str, Bools] = {"missing": ~mapped & ~original, "zeroed": zeroed & ~zero}
     for kind, violations in wrong.items():
         for index in tally.each(np.flatnonzero(violations)):
