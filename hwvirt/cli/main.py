@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import hwvirt
+from hwvirt.cli.arm import arm, disarm
 from hwvirt.cli.check import check
 from hwvirt.cli.controller import controller
 from hwvirt.cli.ctl import ctl
@@ -17,6 +18,8 @@ from hwvirt.cli.doctor import doctor
 from hwvirt.cli.exits import exits
 from hwvirt.cli.new import new_rig
 from hwvirt.cli.run import run
+from hwvirt.cli.scan import scan
+from hwvirt.cli.udev import udev_check, udev_install, udev_probe
 from hwvirt.cli.up import up
 from hwvirt.cli.watch import watch
 
@@ -42,11 +45,16 @@ def _show_version(wanted: bool) -> None:
 def _app() -> typer.Typer:
     app = _group("Redirect-on-write between two storage controllers, on a bench, judged.", epilog=_EXIT_CODES)
     app.callback()(_program)
-    for command in (run, up, check, controller, ctl, watch, doctor):
+    for command in (run, up, check, controller, ctl, watch, doctor, scan, arm, disarm):
         app.command()(exits(command))
     new = _group("Write a commented template.")
     new.command("rig")(exits(new_rig))
     app.add_typer(new, name="new")
+    udev = _group("Access to armed disks for an unprivileged user.")
+    udev.command("install")(exits(udev_install))
+    udev.command("check")(exits(udev_check))
+    udev.command("probe")(exits(udev_probe))
+    app.add_typer(udev, name="udev")
     return app
 
 

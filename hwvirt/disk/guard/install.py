@@ -1,0 +1,106 @@
+"""Puts the files of udev-rules/ where the system looks for them, and tells whether they are in force."""
+
+from __future__ import annotations
+
+import grp
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import hwvirt
+from hwvirt.errors import InfrastructureError
+
+__all__ = ["GROUP", "Check", "check", "install", "installed_files", "this_program"]
+
+GROUP = "hwvirt"
+
+_TARGETS = {  # file of udev-rules/ → where it goes
+    "71-hwvirt.rules": "etc/udev/rules.d/71-hwvirt.rules",
+    "hwvirt.sysusers.conf": "etc/sysusers.d/hwvirt.conf",
+    "hwvirt.tmpfiles.conf": "etc/tmpfiles.d/hwvirt.conf",
+    "hwvirt-controller@.service": "etc/systemd/system/hwvirt-controller@.service",
+}
+_SHIPPED_PROGRAM = "/usr/bin/hwvirt"
+_ACTIVATION = (
+    ("systemd-sysusers", "hwvirt.conf"),
+    ("systemd-tmpfiles", "--create", "hwvirt.conf"),
+    ("udevadm", "control", "--reload"),
+    ("udevadm", "trigger", "--action=change", "--subsystem-match=block", "--subsystem-match=scsi_generic"),
+    ("systemctl", "daemon-reload"),
+)
+_HOMES = ("/home/", "/root/")
+
+
+class Check(NamedTuple):
+    """One thing that has to be so: whether it is, what was found, and what to do if it is not."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str
+
+
+def this_program() -> str:
+    """How the system can start this very hwvirt."""
+    script = Path(sys.executable).with_name("hwvirt")
+    return str(script) if script.exists() else f"{sys.executable} -m hwvirt"
+
+
+def installed_files(root: Path, program: str) -> dict[Path, str]:
+    """Path → text of every file below `root`, with `program` in the place of /usr/bin/hwvirt. Raises InfrastructureError."""
+    package = Path(hwvirt.__file__).parent
+    for folder in (package / "udev-rules", package.parent / "udev-rules"):
+        if folder.is_dir():
+            return {
+                root / target: (folder / name).read_text().replace(_SHIPPED_PROGRAM, program)
+                for name, target in _TARGETS.items()
+            }
+    raise InfrastructureError(f"{package} came without udev-rules.", next_step="Install hwvirt from its sources.")
+
+
+def install(root: Path, program: str) -> Iterator[str]:
+    """Writes the files and puts them in force, where `root` is the running system. Yields what was done. Raises OSError."""
+    for path, text in installed_files(root, program).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+        yield f"wrote {path}"
+    if root != Path("/"):
+        return
+    for command in _ACTIVATION:
+        if shutil.which(command[0]) is None:
+            yield f"left out {' '.join(command)}: there is no {command[0]}"
+            continue
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        how = "ran" if done.returncode == 0 else f"failed with status {done.returncode} ({done.stderr.strip()}):"
+        yield f"{how} {' '.join(command)}"
+
+
+def check(root: Path, program: str) -> Iterator[Check]:
+    """What has to be so that armed disks are open to the group, and controllers run as a user of it."""
+    again = "hwvirt udev install"
+    for path, text in installed_files(root, program).items():
+        name = f"{path.parent.name}/{path.name}"
+        try:
+            same = path.read_text() == text
+        except OSError as error:
+            yield Check(name, False, f"{path}: {error.strerror}", again)
+        else:
+            yield Check(name, same, str(path) if same else f"{path} differs from this version's", again)
+    yield _group()
+    running = Path("/run/udev/control").exists()
+    yield Check("udev", running, "runs" if running else "does not run", "Start systemd-udevd.")
+    hidden = program.startswith(_HOMES)
+    where = f"{program} lies in a home, which the service cannot see" if hidden else program
+    yield Check("program", not hidden, where, "Install hwvirt outside of homes, for instance below /opt.")
+
+
+def _group() -> Check:
+    try:
+        number = grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return Check("group", False, f"there is no group {GROUP}", "hwvirt udev install, or groupadd --system hwvirt")
+    return Check("group", True, f"{GROUP} is {number}", "")
