@@ -79,7 +79,7 @@ class Connection:
 
     def reply(self, tag: int, message: Reply) -> None:
         """Answers a request of this session; dropped and counted when the session is over."""
-        if self._over:
+        if self._over or self.session.state is State.CLOSED:
             self._statistics.dropped_replies += 1
             return
         self.session.reply(tag, message)
@@ -106,7 +106,7 @@ class Connection:
         """`size_bytes` were put at the front of `writable()`."""
         self._flush_is_due = True  # what the events cause leaves below, in one write
         self._handle(self.session.received(size_bytes, time.monotonic()))
-        if not self._over:
+        if self._waiting and not self._over:
             self._pump()
         self._flush()
 

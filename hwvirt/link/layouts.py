@@ -101,7 +101,7 @@ _Row = TypeVar("_Row", m.Slice, m.Placement)
 
 
 def _whole_rows(rows: list[_Row]) -> list[_Row]:
-    if not all(row.blocks for row in rows):
+    if 0 in [row.blocks for row in rows]:
         raise ValueError("a run of no blocks")
     return rows
 

@@ -21,6 +21,7 @@ from hwvirt.link.credit import Credit
 from hwvirt.link.errors import CorruptFrame, LinkDown, WrongVersion
 from hwvirt.link.events import Answered, Asked, Ended, Event, LinkStatistics, Peer, Up
 from hwvirt.link.handshake import Handshake
+from hwvirt.link.life import Life, Sign
 from hwvirt.link.messages import Bye, Farewell, Hello, Message, Ping, Pong, Proof, Refused, Reply, Request
 from hwvirt.link.wire import HEADER_BYTES, OPEN_SEAL, Body, Header, read_header, write_frame
 from hwvirt.scsi.sense import INTERNAL_TARGET_FAILURE
@@ -102,7 +103,8 @@ class Session:
         self._tag = 0
         self._sent_frames = 0
         self._taken_frames = 0
-        self._began = self._last_ping = self._last_received = now
+        self._began = now
+        self._life = Life(self._timing, now)
         if role is Role.CONNECT:
             self._send(self._hello)
 
@@ -119,7 +121,7 @@ class Session:
             return events
         self._received.received(size_bytes)
         self._statistics.received_bytes += size_bytes
-        self._last_received = now
+        self._life.heard_at = now
         try:
             while self._take_frame(now, events):
                 pass
@@ -144,10 +146,11 @@ class Session:
         if self.peer is None or self.state is not State.UP:
             raise LocalLinkError(f"link: no session with {self.place} is up.")
         theirs, ours = self.peer.limits, self._limits
-        cost_bytes = max(body.frame_bytes, reply_bytes)
-        if body.frame_bytes > theirs.frame_bytes or cost_bytes > theirs.request_bytes or reply_bytes > ours.frame_bytes:
+        frame_bytes = body.frame_bytes
+        cost_bytes = max(frame_bytes, reply_bytes)
+        if frame_bytes > theirs.frame_bytes or cost_bytes > theirs.request_bytes or reply_bytes > ours.frame_bytes:
             raise LocalLinkError(
-                f"link: a {Kind(body.kind).name} of {body.frame_bytes} bytes, answered by {reply_bytes}, is too large.",
+                f"link: a {Kind(body.kind).name} of {frame_bytes} bytes, answered by {reply_bytes}, is too large.",
                 next_step=f"Requests may have {theirs.frame_bytes} bytes, replies {ours.frame_bytes}.",
             )
         return cost_bytes
@@ -190,23 +193,20 @@ class Session:
         """When `tick` is to be called, if nothing happens before."""
         if self.state is State.CLOSED:
             return float("inf")
-        timing = self._timing
-        if self.state is not State.UP:
-            return self._began + timing.handshake_s
-        return min(self._last_ping + timing.ping_s, self._last_received + timing.silence_s)
+        return self._life.next_deadline() if self.state is State.UP else self._began + self._timing.handshake_s
 
     def tick(self, now: float) -> list[Event]:
-        """Does what is due: a ping, or the end after too long a silence."""
-        late_s = now - self.next_deadline()
-        if late_s < 0:
-            return []
+        """Does what is due: a ping, or the end when nothing sensible has come for too long."""
+        place, timing = self.place, self._timing
         if self.state is not State.UP:
-            return [self._end(reasons.unproven(self.place, self._timing.handshake_s), None)]
-        if late_s > self._timing.ping_s:
-            self._last_received += late_s  # this side slept: that is not the peer's silence
-        if now >= self._last_received + self._timing.silence_s:
-            return [self._end(reasons.silent(self.place, self._timing.silence_s), None)]
-        self._ping(now)
+            return [self._end(reasons.unproven(place, timing.handshake_s), None)] if now >= self.next_deadline() else []
+        match self._life.due(now, self._statistics.received_frames, len(self._received.unread())):
+            case Sign.PING:
+                self._ping(now)
+            case Sign.SILENCE:
+                return [self._end(reasons.silent(place, timing.silence_s), None)]
+            case Sign.UNFINISHED:
+                return [self._end(reasons.unfinished(place, timing.silence_s), Farewell.BROKEN)]
         return []
 
     def close(self) -> None:
@@ -219,6 +219,8 @@ class Session:
 
     def _take_frame(self, now: float, events: list[Event]) -> bool:
         unread = self._received.unread()
+        if not unread:
+            return False
         header = self._header or read_header(unread, self._most_bytes, self.place)
         if header is None or len(unread) < header.frame_bytes:
             self._header = header
@@ -353,7 +355,7 @@ class Session:
         return PeerError(f"link: {self.place} sent a {type(message).__name__} while {self.state.value}.")
 
     def _ping(self, now: float) -> None:
-        self._last_ping = now
+        self._life.pinged_at = now
         self._send(Ping(_microseconds(now)))
 
     def _next_tag(self) -> int:
