@@ -70,10 +70,12 @@ class LinkStore:
         """See `Store.epoch`."""
         return self._asker.store_epoch
 
-    async def write(self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]) -> list[Placement]:
+    async def write(
+        self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
+    ) -> Sequence[Placement]:
         """See `Store.write`."""
         message = Write(volume, self._asker.settled_sequence, slices, data, digests)
-        return list(_expect(Written, await self._asker.ask(message)).placements)
+        return _expect(Written, await self._asker.ask(message)).placements
 
     async def read(self, volume: int, placements: Sequence[Placement]) -> list[Pieces | CheckCondition]:
         """See `Store.read`."""
@@ -86,7 +88,7 @@ class LinkStore:
                 results.append(failures[index])
                 continue
             end = offset + place.blocks * self.block_bytes
-            results.append([data[offset:end]])
+            results.append((data[offset:end],))
             offset = end
         if offset != len(data):
             raise PeerError(f"link: {len(data)} bytes of read data, {offset} expected.")

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from hwvirt.buffers import length
 from hwvirt.scsi.command import Command, Completion, LogicalUnit
 
 __all__ = ["Meter"]
@@ -14,6 +15,7 @@ __all__ = ["Meter"]
 _KINDS = {0x88: "read", 0x28: "read", 0xA8: "read", 0x08: "read", 0x8A: "write", 0x2A: "write", 0xAA: "write", 0x0A: "write"}
 _KINDS |= {0x35: "flush", 0x91: "flush", 0x42: "unmap", 0x93: "unmap", 0x41: "unmap"}
 _COUNTERS = {"read": "reads", "write": "writes", "flush": "flushes", "unmap": "unmaps"}
+_BLOCK_COUNTERS = {"read": "read_blocks", "write": "written_blocks"}
 _SAMPLES = 512
 
 
@@ -40,14 +42,16 @@ class Meter:
         return completions
 
     def _count(self, kind: str, batch: Sequence[Command], completions: Sequence[Completion]) -> None:
+        size_bytes = errors = 0
+        for command, completion in zip(batch, completions, strict=True):
+            size_bytes += command.data_in_length or length(command.data_out)
+            if completion.status:
+                errors += 1
         counters = self.counters
         counters[_COUNTERS[kind]] += len(batch)
-        if kind == "read":
-            counters["read_blocks"] += sum(command.data_in_length for command in batch) // self._block_bytes
-        elif kind == "write":
-            size = sum(len(piece) for command in batch for piece in command.data_out)
-            counters["written_blocks"] += size // self._block_bytes
-        counters["errors"] += sum(1 for completion in completions if completion.status)
+        counters["errors"] += errors
+        if kind in _BLOCK_COUNTERS:
+            counters[_BLOCK_COUNTERS[kind]] += size_bytes // self._block_bytes
 
     def latency_us(self) -> dict[str, dict[str, Any]]:
         """For each kind the median and the 99th percentile in microseconds, 0 before the first."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from array import array
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from hwvirt.buffers import Buffer
@@ -23,6 +22,7 @@ from hwvirt.link.messages import (
     Flushed,
     Free,
     LedgerPage,
+    Placement,
     Query,
     Read,
     ReadData,
@@ -103,8 +103,8 @@ class Service:
             case Write(volume, settled, slices, data, digests):
                 store.settled(volume, settled)
                 return Written(store.epoch, await store.write(volume, slices, data, digests))
-            case Read(volume, placements):
-                return await _read(store, volume, placements)
+            case Read(_, placements):
+                return await _read(store, placements)
             case Unmap(volume, slices):
                 await store.unmap(volume, slices)
                 return Done()
@@ -145,16 +145,13 @@ def _attach(store: LocalStore, message: Attach) -> Reply:
     return Attached(store.epoch, store.allocator.capacity, store.records.last_sequence)
 
 
-async def _read(store: LocalStore, volume: int, placements: Any) -> Reply:
+async def _read(store: LocalStore, placements: Sequence[Placement]) -> Reply:
     data: list[Buffer] = []
     failures: list[Failure] = []
-    digests = array("I")
-    results = await store.read(volume, placements)
-    for index, (place, result) in enumerate(zip(placements, results, strict=True)):
+    results, digests = await store.fetch(placements)
+    for index, result in enumerate(results):
         if isinstance(result, CheckCondition):
             failures.append(Failure(index, result.sense))
         else:
             data += result
-            digests.extend(store.records.digests(place))
     return ReadData(data, digests, failures)
-

@@ -6,7 +6,6 @@ import asyncio
 import os
 import struct
 from array import array
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -44,7 +43,7 @@ class Store(Protocol):
 
     async def write(
         self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
-    ) -> list[Placement]:
+    ) -> Sequence[Placement]:
         """Puts the slices' blocks where the store chooses: placements that cover them in order. Volatile until flush.
 
         The same slices again, in the same epoch, get the same answer and are not written twice.
@@ -80,13 +79,14 @@ class LocalStore:
     """The store on a volume of this process. One asyncio loop; several writes and reads may be under way at once."""
 
     def __init__(self, volume: Volume, journal: Journal, trace: Trace) -> None:
+        self.block_bytes = volume.block_bytes
         self._volume = volume
         self._journal = journal
         self._trace = trace
         self.epoch = int.from_bytes(os.urandom(7), "little") | 1
         self.allocator = Allocator(volume.blocks)
         self.records = Ledger(volume.blocks, self.allocator)
-        self._answers: OrderedDict[tuple[int, int], asyncio.Future[list[Placement]]] = OrderedDict()
+        self._answers: dict[tuple[int, int], asyncio.Future[list[Placement]]] = {}
         self._flushing = asyncio.Lock()
         self._recover()
 
@@ -109,11 +109,6 @@ class LocalStore:
     def _lap_record(self) -> Record:
         return Record(_LAP, _LAP_RECORD.pack(self.allocator.lap, self.records.last_sequence))
 
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a block."""
-        return self._volume.block_bytes
-
     async def write(
         self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
     ) -> list[Placement]:
@@ -135,10 +130,10 @@ class LocalStore:
 
     async def _put(self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]) -> list[Placement]:
         placements = await self._take(len(digests))
-        results = await self._volume.write(_placed(placements, data, self.block_bytes))
-        if failed := next((result for result in results if result is not None), None):
-            self.allocator.give_back(placements)
-            raise failed
+        for failed in await self._volume.write(_placed(placements, data, self.block_bytes)):
+            if failed is not None:
+                self.allocator.give_back(placements)
+                raise failed
         self.records.record(volume, slices, placements, digests)
         return placements
 
@@ -167,30 +162,32 @@ class LocalStore:
         return placements
 
     async def read(self, volume: int, placements: Sequence[Placement]) -> list[Pieces | CheckCondition]:
-        """See `Store.read`. What the ledger's digests do not confirm is a MEDIUM ERROR."""
-        results = await self._volume.read([Extent(place.lba, place.blocks) for place in placements])
-        # Checked after the read: while it was under way the position may have been given up and used again.
-        return [
-            self._checked(place, result) if self.records.holds(place) else CheckCondition(STALE_POSITION)
-            for place, result in zip(placements, results, strict=True)
-        ]
+        """See `Store.read`."""
+        return (await self.fetch(placements))[0]
 
-    def _checked(self, place: Placement, result: Pieces | CheckCondition) -> Pieces | CheckCondition:
-        if isinstance(result, CheckCondition):
-            return result
-        expected, found = self.records.digests(place), block_digests(result, self.block_bytes)
-        if found == expected:
-            return result
+    async def fetch(self, placements: Sequence[Placement]) -> tuple[list[Pieces | CheckCondition], array[int]]:
+        """As `read`, with the digests of all blocks that could be read, in order.
+
+        What the ledger's digests do not confirm is a MEDIUM ERROR.
+        """
+        results = await self._volume.read([Extent(place.lba, place.blocks) for place in placements])
+        digests = array("I")
+        for index, place in enumerate(placements):
+            # Checked after the read: while it was under way the position may have been given up and used again.
+            if not self.records.holds(place):
+                results[index] = CheckCondition(STALE_POSITION)
+            elif not isinstance(result := results[index], CheckCondition):
+                found, expected = block_digests(result, self.block_bytes), self.records.digests(place)
+                if found == expected:
+                    digests += expected
+                else:
+                    results[index] = self._damaged(place, found, expected)
+        return results, digests
+
+    def _damaged(self, place: Placement, found: array[int], expected: array[int]) -> CheckCondition:
         bad = next(index for index, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
         self._trace.emit("store.digest-mismatch", position=place.lba + bad, generation=place.generation)
         return CheckCondition(UNRECOVERED_READ_ERROR.at(place.lba + bad))
-
-    def digests(self, placements: Sequence[Placement]) -> array[int]:
-        """The ledger's digests for the placements' blocks, in order."""
-        digests = array("I")
-        for place in placements:
-            digests.extend(self.records.digests(place))
-        return digests
 
     async def unmap(self, volume: int, slices: Sequence[Slice]) -> None:
         """See `Store.unmap`."""
