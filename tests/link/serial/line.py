@@ -7,11 +7,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 from hwvirt.link.serial.line import Arrived, Line, LineEvent, LineUp, Lost
 from hwvirt.link.serial.traits import LineTraits
 
-__all__ = ["Bench", "End", "Spoil", "Wire", "frames_in", "traits"]
+__all__ = ["Bench", "End", "Program", "Spoil", "Wire", "frames_in", "losing", "traits"]
 
 _BITS_PER_BYTE = 10
 _GRAIN_BYTES = 64
@@ -67,6 +68,16 @@ class Wire:
         return arrivals
 
 
+class Program(Protocol):
+    """What runs on a line."""
+
+    def event(self, event: LineEvent, now: float) -> None: ...
+
+    def deadline(self) -> float: ...
+
+    def tick(self, now: float) -> None: ...
+
+
 @dataclass
 class End:
     """A line's end, its program, and its tty: `unread` is what lies there; past `dies_at` the tty is dead for ever."""
@@ -81,7 +92,7 @@ class End:
     stalled: bool = False
     got: bytearray = field(default_factory=bytearray)
     events: list[LineEvent] = field(default_factory=list)
-    on_event: Callable[[LineEvent], None] | None = None
+    program: Program | None = None
 
     @property
     def ups(self) -> int:
@@ -147,6 +158,7 @@ class Bench:
 
     def _next(self) -> float:
         timers = [end.line.next_deadline() for end in self.ends if not end.stalled and not end.dead]
+        timers += [end.program.deadline() for end in self.ends if end.program is not None and not end.stalled]
         # A timer fires at the next tick, as that of an event loop.
         timer = min(timers, default=float("inf"))
         late = timer if timer == float("inf") else max(self.now, timer) // _TIMER_S * _TIMER_S + _TIMER_S
@@ -156,6 +168,8 @@ class Bench:
         for end in self.ends:
             if end.stalled:
                 continue
+            if end.program is not None and end.program.deadline() <= self.now:
+                end.program.tick(self.now)
             data = end.line.outgoing(self.now)
             if data and end.wire.up:
                 other = self.other(end)
@@ -185,8 +199,8 @@ class Bench:
                 end.got += event.data
             else:
                 end.events.append(event)
-            if end.on_event is not None:
-                end.on_event(event)
+            if end.program is not None:
+                end.program.event(event, self.now)
 
 
 def losing(rate: float, seed: int) -> Spoil:
