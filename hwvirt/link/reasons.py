@@ -6,7 +6,7 @@ from hwvirt.errors import LinkError, PeerError
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.messages import Farewell
 
-__all__ = ["other_peer", "same_name", "silent", "stranger", "told", "unproven"]
+__all__ = ["other_peer", "same_name", "silent", "stranger", "told", "unfinished", "unproven"]
 
 _SECRETS = "Give both controllers the same secret."
 _NAMES = "Give them different names, or correct the address."
@@ -38,6 +38,11 @@ def unproven(place: str, within_s: float) -> PeerError:
 def silent(place: str, for_s: float) -> LinkDown:
     """No sign of life."""
     return LinkDown(f"link: {place} was silent for {for_s:g} s.", next_step="Check the cable and the other controller.")
+
+
+def unfinished(place: str, for_s: float) -> LinkDown:
+    """A frame lost its end."""
+    return LinkDown(f"link: {place} began a frame and did not go on with it for {for_s:g} s.", next_step="Check the cable.")
 
 
 def told(place: str, why: Farewell, own_name: str) -> LinkError:
