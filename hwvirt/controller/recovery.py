@@ -20,14 +20,14 @@ async def send_again(volume: RedirectVolume, store: Store) -> None:
 
     Sequence numbers stay, so blocks that were written again since keep their newer position.
     """
-    sent = list(volume.unflushed)
-    volume.unflushed.clear()
-    for one in sent:
+    for one in volume.unflushed:
+        # They stay unflushed: when this is cut short, the next session sends all of them again.
         if one.data:
-            volume.answered(one, await store.write(volume.number, one.slices, one.data, one.digests))
+            placements = await store.write(volume.number, one.slices, one.data, one.digests)
+            volume.superseded += volume.map.bind(one.slices, placements)
         else:
             await store.unmap(volume.number, one.slices)
-            volume.answered(one, None)
+            volume.superseded += volume.map.unmap(one.slices)
 
 
 async def reconcile(volume: RedirectVolume, store: Store) -> None:

@@ -1,0 +1,48 @@
+"""Two controllers whose link ends at a request of the test's choice, before the request is seen or after it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hwvirt.controller.config import LinkConfig
+from hwvirt.controller.link_side import LinkSide
+from hwvirt.controller.service import Answering, Service
+from hwvirt.link.errors import LinkDown
+from hwvirt.link.messages import Request
+
+from .two_sides import TwoSides
+
+
+class CutSides(TwoSides):
+    """`cut_when` is asked about each request that reaches B. True: the session ends there, and `cuts` counts it."""
+
+    cut_when: Callable[[Request], bool] = staticmethod(lambda request: False)
+    answered_first = False
+    cuts = 0
+
+    async def start_b_side(self) -> None:
+        self.start_b()
+        config = LinkConfig("listen", "a", str(self.secret_b), "127.0.0.1", self.port)
+        self.side_b = LinkSide("b", config, 2, self.trace)
+        await self.side_b.start({}, _Cutting(self))
+
+    def cut(self) -> None:
+        """The session ends now, for both sides without a word."""
+        self.cuts += 1
+        live = self.side_b.endpoint._live
+        assert live is not None
+        live._port._transport.abort()  # type: ignore[attr-defined]  # it is a TCP port
+        live.end(LinkDown("link: cut by the test."))
+
+
+class _Cutting(Service):
+    def __init__(self, sides: CutSides) -> None:
+        super().__init__(sides.store, sides.units, sides.trace)
+        self._sides = sides
+
+    def on_request(self, message: Request, answering: Answering) -> None:
+        cut = self._sides.cut_when(message)
+        if not cut or self._sides.answered_first:
+            super().on_request(message, answering)
+        if cut:
+            self._sides.cut()
