@@ -73,11 +73,15 @@ class Zones:
 
     def allowed(self) -> Pairs:
         """What a read that begins after everything else may return."""
-        return self._last(self._f - self._base < self._span - 1, ~self.fenced, self._lone)
+        return self._last(self._f - self._base < self._span - 1, ~self.fenced, self._lone, self._f)
 
     def survivors(self) -> Pairs:
-        """Acknowledged versions that may be there after a power cut at the end: none older than what is durable."""
-        return self._last(self.writes.durable, self.writes.sure, self._lone[:0])
+        """What may be there after a power cut at the end, none older than what is durable.
+
+        Writes without success, too, where a newer acknowledged one fenced them off: they may have come before it.
+        """
+        until = np.where(self.writes.sure, self._f, -self._newer()[0])
+        return self._last(self.writes.durable, self.writes.sure | self.fenced, self._lone[:0], until)
 
     def _base_of(self, lba: Ints) -> Ints:
         return np.searchsorted(self._blocks, lba) * self._span
@@ -162,12 +166,17 @@ class Zones:
 
     def _catch_late(self) -> None:
         """A write without success must come before each acknowledged write that began after its failure was told."""
-        writes, sure = self.writes, np.flatnonzero(self.writes.sure)
-        newer = _Reach(-(self._base + writes.start)[sure], -self._f[sure])
-        far, who = newer.before(-(self._base + writes.told))
+        writes, (far, who) = self.writes, self._newer()
+        sure = np.flatnonzero(writes.sure)
         late = np.flatnonzero(~writes.sure & self._data & self._observed & (far > -self._s))
         expected = writes.version[sure[who[late]]] if len(sure) else who[:0]
         self._accuse(Rule.LATE, writes.lba[late], writes.version[late], expected, self._last_read[late])
+
+    def _newer(self) -> tuple[Ints, Ints]:
+        """For each row the earliest end, negated, of acknowledged writes begun after its failure was told, and whose."""
+        sure = self.writes.sure
+        newer = _Reach(-(self._base + self.writes.start)[sure], -self._f[sure])
+        return newer.before(-(self._base + self.writes.told))
 
     def _newest(self, reads: Reads) -> Ints:
         """What the last acknowledged write before each read gave its block, for the card; FOREIGN where there was none."""
@@ -178,13 +187,13 @@ class Zones:
         far, who = _Reach(at, at).before(base + reads.start)
         return np.where(far >= base, self.writes.version[sure[who]], FOREIGN)
 
-    def _last(self, counted: Bools, candidates: Bools, lone: Ints) -> Pairs:
-        """The candidates that need not come before any counted cluster of another version."""
+    def _last(self, counted: Bools, candidates: Bools, lone: Ints, until: Ints) -> Pairs:
+        """The candidates that need not come before any counted cluster of another version; each came by `until`."""
         rows = np.flatnonzero(counted)
         data_rows = rows[self._data[rows]]
         everything, owners = np.concatenate((self._s[rows], lone)), np.concatenate((rows, np.full(len(lone), -1)))
-        beaten = self._furthest_other(everything, owners) > self._f
-        beaten_zero = self._furthest_other(self._s[data_rows], data_rows) > self._f
+        beaten = self._furthest_other(everything, owners) > until
+        beaten_zero = self._furthest_other(self._s[data_rows], data_rows) > until
         keep = np.flatnonzero(candidates & ~np.where(self._data, beaten, beaten_zero))
         return distinct(self.writes.lba[keep], self.writes.version[keep])
 
