@@ -417,6 +417,21 @@ def test_requests_beyond_the_limit_wait_outside(monkeypatch: pytest.MonkeyPatch)
     uvloop.run(scenario())
 
 
+@pytest.mark.parametrize("limit", [1, 3])
+def test_requests_beyond_the_limit_that_are_answered_at_once_wait_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(connection, "_MAX_REQUESTS", limit)
+        unit = RamUnit(64)
+        async with serving([unit.export()]) as served, opened(served.port) as client:
+            client.send(*(request(READ, cookie, 0, BLOCK) for cookie in range(10)))
+            assert [(await client.simple(BLOCK))[0] for _ in range(10)] == list(range(10))
+        assert max(map(len, unit.batches)) <= limit
+
+    uvloop.run(scenario())
+
+
 def test_bytes_beyond_the_limit_wait_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_MAX_TRANSFERS_BYTES", 5 * BLOCK)
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from errno import EINVAL, EIO
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from hwvirt.buffers import Buffer, ReceiveBuffer
+from hwvirt.eager import begin
 from hwvirt.host.nbd.dialogue import Dialogue
-from hwvirt.host.nbd.execution import failure_of, perform
+from hwvirt.host.nbd.execution import failure_of, perform, transfer
 from hwvirt.host.nbd.export import Export, block_status
 from hwvirt.host.nbd.handshake import Agreement, negotiate
 from hwvirt.host.nbd.replies import data_reply, done_reply, error_reply, status_reply
 from hwvirt.host.nbd.requests import Request, refusal, take_requests
 from hwvirt.host.nbd.wire import MAX_TRANSFER_BYTES, CommandFlag, CommandType, NbdViolation
+from hwvirt.scsi.command import Completion
 from hwvirt.scsi.volume import Extent
 from hwvirt.trace import Trace
 
 __all__ = ["Connection", "House"]
 
+_Execute: TypeAlias = Callable[[Export, Sequence[Request]], Coroutine[Any, Any, list[Completion]]]
+# To look up a member of an enum is a call; what is done for every request does without.
+_READ, _WRITE, _DISC = CommandType.READ, CommandType.WRITE, CommandType.DISC
 _HANDSHAKE_SECONDS: Final = 10.0
 _MAX_REQUESTS: Final = 1024
 _MAX_TRANSFERS_BYTES: Final = 2 * MAX_TRANSFER_BYTES
@@ -135,7 +140,8 @@ class Connection(asyncio.BufferedProtocol):
             if self._agreement is None:
                 self._shake_hands()
             if self._agreement is not None:
-                self._take(self._agreement)
+                while self._take(self._agreement) and self._full:
+                    pass  # some may have been answered at once: there is room for more
         except NbdViolation as violation:
             self.drop(violation.reason)
             return
@@ -157,18 +163,21 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._trace.emit("nbd.opened", peer=self.peer, export=self._agreement.export.name)
 
-    def _take(self, agreement: Agreement) -> None:
+    def _take(self, agreement: Agreement) -> bool:
+        """Begins what has arrived, as far as the limits go. Whether there was anything."""
         if self._ending or self._choked:
-            return
+            return False
         taken = take_requests(
             self._buffer.unread(), _MAX_REQUESTS - self._requests, _MAX_TRANSFERS_BYTES - self._transfers_bytes
         )
         self._buffer.consume(taken.consumed)
         self._wanted, self._full = taken.wanted, taken.full
-        if taken.requests:
-            self._requests += len(taken.requests)
-            self._transfers_bytes += taken.transfer_bytes
-            self._dispatch(agreement, taken.requests)
+        if not taken.requests:
+            return False
+        self._requests += len(taken.requests)
+        self._transfers_bytes += taken.transfer_bytes
+        self._dispatch(agreement, taken.requests)
+        return True
 
     def _dispatch(self, agreement: Agreement, requests: list[Request]) -> None:
         export = agreement.export
@@ -179,16 +188,16 @@ class Connection(asyncio.BufferedProtocol):
         replies: list[Buffer] = []
         for request in requests:
             kind = request.type
-            if kind == CommandType.DISC:
+            if kind == _DISC:
                 self._ending, self._reason = True, "the client said goodbye"
                 answered.append(request)
             elif error := refusal(export, request):
                 answered.append(request)
                 text = "the request does not fit this export"
                 replies.append(error_reply(request.cookie, error, text, structured=agreement.structured))
-            elif kind == CommandType.READ:
+            elif kind == _READ:
                 reads.append(request)
-            elif kind == CommandType.WRITE:
+            elif kind == _WRITE:
                 writes.append(request)
             elif kind == CommandType.CACHE:
                 answered.append(request)
@@ -198,35 +207,45 @@ class Connection(asyncio.BufferedProtocol):
                 replies.append(_status(agreement, request))
             else:
                 others.append(request)
-        for batch in (reads, writes, others):
-            if batch:
-                task = self._loop.create_task(self._carry_out(agreement, batch))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
         if answered:
             self._settle(answered, replies)
+        if reads:
+            self._begin(agreement, reads, transfer)
+        if writes:
+            self._begin(agreement, writes, transfer)
+        if others:
+            self._begin(agreement, others, perform)
+
+    def _begin(self, agreement: Agreement, requests: list[Request], execute: _Execute) -> None:
+        """Carries requests out; what has to wait for nothing is answered when this returns."""
+        if task := begin(self._carry_out(agreement, requests, execute)):
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._full:
+            self._advance()
 
     # -- from batches to bytes
 
-    async def _carry_out(self, agreement: Agreement, requests: list[Request]) -> None:
+    async def _carry_out(self, agreement: Agreement, requests: list[Request], execute: _Execute) -> None:
         export, structured = agreement.export, agreement.structured
         replies: list[Buffer] = []
         try:
-            completions = await perform(export, requests)
+            completions = await execute(export, requests)
         except Exception as error:  # whatever a logical unit throws, the client must get its answers
             self._trace.emit("nbd.failed", peer=self.peer, export=export.name, reason=repr(error))
             replies = [error_reply(request.cookie, EIO, "internal error", structured=structured) for request in requests]
         else:
             for request, completion in zip(requests, completions, strict=True):
-                if failure := failure_of(completion):
+                if completion.status and (failure := failure_of(completion)):
                     replies.append(error_reply(request.cookie, *failure, structured=structured))
-                elif request.type == CommandType.READ:
+                elif request.type == _READ:
                     replies += data_reply(request, completion.data, export.block_bytes, structured=structured)
                 else:
                     replies.append(done_reply(request.cookie))
         self._settle(requests, replies)
-        if self._full:
-            self._advance()
 
     def _settle(self, requests: list[Request], replies: list[Buffer]) -> None:
         """These requests are done with; their replies leave in one write."""

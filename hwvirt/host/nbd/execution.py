@@ -7,13 +7,13 @@ from errno import EIO
 from typing import Final, NamedTuple
 
 from hwvirt.host.nbd.export import Export
-from hwvirt.host.nbd.requests import FLUSH, Request, command_of
+from hwvirt.host.nbd.requests import FLUSH, Request, command_of, transfer_of
 from hwvirt.host.nbd.wire import CommandFlag, CommandType
 from hwvirt.scsi.command import Command, Completion, LogicalUnit
 from hwvirt.scsi.sense import decode_sense, errno_of
 from hwvirt.scsi.status import SenseKey, Status
 
-__all__ = ["Failure", "failure_of", "perform"]
+__all__ = ["Failure", "failure_of", "perform", "transfer"]
 
 _ATTEMPTS: Final = 3
 _NOTHING_TO_DO: Final = Completion(Status.GOOD)
@@ -24,6 +24,11 @@ class Failure(NamedTuple):
 
     error: int
     text: str
+
+
+async def transfer(export: Export, requests: Sequence[Request]) -> list[Completion]:
+    """How each of many READs or WRITEs ended, in order: each is a command that says everything, FUA too."""
+    return await _execute(export.lun, [transfer_of(export, request) for request in requests])
 
 
 async def perform(export: Export, requests: Sequence[Request]) -> list[Completion]:
@@ -55,7 +60,7 @@ async def _execute(lun: LogicalUnit, commands: Sequence[Command]) -> list[Comple
     for _ in range(_ATTEMPTS - 1):
         again = [index for index, completion in enumerate(completions) if completion.status and _met_attention(completion)]
         if not again:
-            break
+            return completions
         for index, completion in zip(again, await lun.execute([commands[index] for index in again]), strict=True):
             completions[index] = completion
     return completions

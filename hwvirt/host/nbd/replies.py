@@ -27,13 +27,15 @@ from hwvirt.host.nbd.wire import (
 __all__ = ["data_reply", "done_reply", "error_reply", "status_reply"]
 
 _ERRNOS: Final = frozenset({EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN})
+# To look up a member of an enum is a call; what is done for every request does without.
+_SIMPLE, _CHUNK, _DONE, _OFFSET_DATA = Magic.SIMPLE_REPLY, Magic.CHUNK, ChunkFlag.DONE, ChunkType.OFFSET_DATA
 _MAX_TEXT_BYTES: Final = 4096
 _DATA_CHUNK: Final = Struct(CHUNK.format + "Q")  # CHUNK and the offset of OFFSET_DATA
 
 
 def done_reply(cookie: int) -> bytes:
     """Success without data. Simple in both forms: only READ and BLOCK_STATUS must be answered in chunks."""
-    return SIMPLE_REPLY.pack(Magic.SIMPLE_REPLY, 0, cookie)
+    return SIMPLE_REPLY.pack(_SIMPLE, 0, cookie)
 
 
 def error_reply(cookie: int, error: int, text: str, *, structured: bool) -> bytes:
@@ -54,16 +56,10 @@ def data_reply(request: Request, data: Pieces, block_bytes: int, *, structured: 
             return [error_reply(request.cookie, EIO, "the logical unit sent too little", structured=structured)]
         data = (around[skip_bytes : skip_bytes + request.length],)
     if structured:
-        header = _DATA_CHUNK.pack(
-            Magic.CHUNK,
-            ChunkFlag.DONE,
-            ChunkType.OFFSET_DATA,
-            request.cookie,
-            U64.size + request.length,
-            request.offset,
-        )
+        size_bytes = U64.size + request.length
+        header = _DATA_CHUNK.pack(_CHUNK, _DONE, _OFFSET_DATA, request.cookie, size_bytes, request.offset)
     else:
-        header = SIMPLE_REPLY.pack(Magic.SIMPLE_REPLY, 0, request.cookie)
+        header = SIMPLE_REPLY.pack(_SIMPLE, 0, request.cookie)
     return [header, *data]
 
 

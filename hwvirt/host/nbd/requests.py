@@ -15,7 +15,7 @@ from hwvirt.scsi.cdb import read_16, synchronize_cache_16, unmap, write_16, writ
 from hwvirt.scsi.command import Command
 from hwvirt.scsi.volume import Extent
 
-__all__ = ["FLUSH", "Request", "Taken", "command_of", "refusal", "take_requests"]
+__all__ = ["FLUSH", "Request", "Taken", "command_of", "refusal", "take_requests", "transfer_of"]
 
 FLUSH: Final = Command(synchronize_cache_16())
 """Everything that completed before is durable when this is GOOD."""
@@ -38,7 +38,7 @@ class Request(NamedTuple):
     @property
     def transfer_bytes(self) -> int:
         """What the request holds in memory while it is in flight: the data of a READ or WRITE."""
-        return self.length if self.type <= CommandType.WRITE and self.length <= MAX_TRANSFER_BYTES else 0
+        return self.length if self.type <= _WRITE and self.length <= MAX_TRANSFER_BYTES else 0
 
 
 class Taken(NamedTuple):
@@ -64,10 +64,10 @@ def take_requests(unread: memoryview, most_requests: int, most_bytes: int) -> Ta
     at, end, transfer_bytes = 0, len(unread), 0
     while at + _HEADER_BYTES <= end:
         magic, flags, kind, cookie, offset, length = REQUEST.unpack_from(unread, at)
-        if magic != Magic.REQUEST:
+        if magic != _REQUEST:
             raise NbdViolation(f"a request began with {magic:#010x}")
         data_at = data_end = at + _HEADER_BYTES
-        if kind == CommandType.WRITE:
+        if kind == _WRITE:
             if length > MAX_TRANSFER_BYTES:
                 raise NbdViolation(f"a write of {length} bytes, more than {MAX_TRANSFER_BYTES}")
             data_end += length
@@ -79,7 +79,7 @@ def take_requests(unread: memoryview, most_requests: int, most_bytes: int) -> Ta
             return Taken(requests, transfer_bytes, at, _HEADER_BYTES, full=True)
         requests.append(request)
         at, transfer_bytes = data_end, more_bytes
-        if kind == CommandType.DISC:
+        if kind == _DISC:
             break
     return Taken(requests, transfer_bytes, at, _HEADER_BYTES, full=False)
 
@@ -94,6 +94,9 @@ class _Rule(NamedTuple):
     aligned: bool
 
 
+# To look up a member of an enum is a call; what is done for every request does without.
+_REQUEST, _WRITE, _FLUSH, _DISC = Magic.REQUEST, CommandType.WRITE, CommandType.FLUSH, CommandType.DISC
+_NO_HOLE: Final = CommandFlag.NO_HOLE
 _FUA: Final = CommandFlag.FUA  # "the server MUST accept all commands with this bit set"
 _RULES: Final[Mapping[int, _Rule]] = {
     CommandType.READ: _Rule(_FUA | CommandFlag.DF, MAX_TRANSFER_BYTES, EINVAL, writes=False, aligned=False),
@@ -110,7 +113,7 @@ _RULES: Final[Mapping[int, _Rule]] = {
 def refusal(export: Export, request: Request) -> int:
     """The errno with which a request is refused before any command is made of it; 0 when it is in order."""
     kind, flags, _, offset, length, _ = request
-    if kind == CommandType.FLUSH:
+    if kind == _FLUSH:
         return EINVAL if flags & ~_FUA or offset or length else 0
     rule = _RULES.get(kind)
     if rule is None or flags & ~rule.flags:
@@ -123,24 +126,32 @@ def refusal(export: Export, request: Request) -> int:
         return EINVAL
     if rule.aligned and (offset | length) & (export.block_bytes - 1):
         return EINVAL
-    if flags & CommandFlag.NO_HOLE:
+    if flags & _NO_HOLE:
         return _refusal_without_hole(flags, length)
     return 0
+
+
+def transfer_of(export: Export, request: Request) -> Command:
+    """The command that carries out a READ or a WRITE. A READ that is not aligned reads the whole blocks around it."""
+    kind, flags, _, offset, length, data = request
+    block_bytes = export.block_bytes
+    lba = offset // block_bytes
+    if kind == _WRITE:
+        return Command(write_16(lba, length // block_bytes, fua=bool(flags & _FUA)), (data,))
+    blocks = -(-(offset + length) // block_bytes) - lba
+    return Command(read_16(lba, blocks), (), blocks * block_bytes)
 
 
 def command_of(export: Export, request: Request) -> Command | None:
     """The command that carries out a request, without the flush that FLUSH and FUA of TRIM and WRITE_ZEROES need.
 
-    A READ that is not aligned reads the whole blocks around it; a TRIM that is not aligned gives back those within it.
+    A TRIM that is not aligned gives back the whole blocks within it.
     """
-    kind, flags, _, offset, length, data = request
+    kind, flags, _, offset, length, _ = request
+    if kind <= _WRITE:
+        return transfer_of(export, request)
     block_bytes = export.block_bytes
     lba, after = offset // block_bytes, (offset + length) // block_bytes
-    if kind == CommandType.READ:
-        blocks = -(-(offset + length) // block_bytes) - lba
-        return Command(read_16(lba, blocks), (), blocks * block_bytes)
-    if kind == CommandType.WRITE:
-        return Command(write_16(lba, after - lba, fua=bool(flags & CommandFlag.FUA)), (data,))
     if kind == CommandType.TRIM:
         first = -(-offset // block_bytes)
         return unmap([Extent(first, after - first)]) if first < after else None
