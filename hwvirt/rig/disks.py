@@ -15,7 +15,8 @@ from hwvirt.disk.passthrough import SgDisk
 from hwvirt.disk.witness import Record, read_witness
 from hwvirt.errors import InfrastructureError
 from hwvirt.lab.disks import Cache, ScsiDebug, Spec, TcmLoop, make
-from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, Rig, ScsiDebugSpec, TcmLoopSpec
+from hwvirt.lab.tcmu import Tcmu, serve
+from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, Rig, ScsiDebugSpec, TcmLoopSpec, TcmuSpec
 from hwvirt.scsi.volume import Access
 
 __all__ = ["BenchDisk", "guest_spec", "needs_lab", "prepare_disk", "volatile_backing"]
@@ -44,7 +45,7 @@ class BenchDisk:
 
 def needs_lab(rig: Rig) -> bool:
     """Whether the rig has disks that only a kernel of the lab is asked to make."""
-    return any(isinstance(disk, ScsiDebugSpec | TcmLoopSpec) for disk in rig.disks.values())
+    return any(isinstance(disk, ScsiDebugSpec | TcmLoopSpec | TcmuSpec) for disk in rig.disks.values())
 
 
 def volatile_backing(name: str) -> str:
@@ -55,8 +56,9 @@ def volatile_backing(name: str) -> str:
 def prepare_disk(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> BenchDisk:
     """Makes a disk; its undoing is on the stack. Raises InfrastructureError for one that cannot be made here."""
     witness = folder / f"{name}.witness"
-    if isinstance(spec, ScsiDebugSpec | TcmLoopSpec):
-        made = stack.enter_context(make(guest_spec(name, spec, folder, stack)))
+    if isinstance(spec, ScsiDebugSpec | TcmLoopSpec | TcmuSpec):
+        wanted = guest_spec(name, spec, folder, stack)
+        made = stack.enter_context(serve(wanted)).disk if isinstance(wanted, Tcmu) else stack.enter_context(make(wanted))
         return BenchDisk("sg", made.sg, made.block_bytes, witness)
     if not isinstance(spec, LoopSpec):
         raise InfrastructureError(
@@ -78,13 +80,15 @@ def _image(name: str, size_bytes: int, folder: Path, stack: ExitStack) -> Path:
     return image
 
 
-def guest_spec(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> Spec:
+def guest_spec(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> Spec | Tcmu:
     """What a guest is asked to make; an image that the disk needs is made in `folder`, its removal is on the stack.
 
     Raises InfrastructureError for a disk that no guest makes.
     """
-    if not isinstance(spec, ScsiDebugSpec | TcmLoopSpec):
-        raise InfrastructureError(f"disk {name}: a kernel of the lab makes disks of kind scsi-debug and tcm-loop only.")
+    if not isinstance(spec, ScsiDebugSpec | TcmLoopSpec | TcmuSpec):
+        raise InfrastructureError(f"disk {name}: a kernel of the lab makes scsi-debug, tcm-loop and tcmu disks only.")
+    if isinstance(spec, TcmuSpec):
+        return Tcmu(name, spec.size_bytes, spec.block_bytes, rules=spec.faults)
     if isinstance(spec, ScsiDebugSpec):
         return ScsiDebug(spec.size_bytes, spec.block_bytes)
     if spec.backing is Backing.LOOP:

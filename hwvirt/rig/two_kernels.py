@@ -20,6 +20,7 @@ from hwvirt.lab.disks import GuestDisk
 from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
+from hwvirt.lab.tcmu import Tcmu
 from hwvirt.rig.configure import Places, configure, dialler
 from hwvirt.rig.disks import guest_spec
 from hwvirt.rig.far_bench import FarMachine
@@ -98,7 +99,7 @@ def _start_controller(rig: Rig, seats: dict[str, _Seat], name: str, secret: str,
         images.pop_all()
     # What the guest sees is its share, not the launcher's folder.
     text = msgspec.json.encode(wanted).decode().replace(str(kernel.share), str(SHARE_IN_GUEST))
-    disks = _program(kernel, "hwvirt.lab.disks", text)
+    disks = _program(kernel, "hwvirt.lab.tcmu" if isinstance(wanted, Tcmu) else "hwvirt.lab.disks", text)
     stack.callback(_end, kernel, disks)
     made = msgspec.json.decode(_line(disks), type=GuestDisk)
     listener = next(other for other in seats if other != dialler(rig))

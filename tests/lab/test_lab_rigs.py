@@ -14,7 +14,7 @@ pytestmark = pytest.mark.lab
 RIGS = Path(__file__).parents[2] / "rigs"
 
 
-@pytest.mark.parametrize("name", ["lab-scsi-debug", "lab-tcm-loop", "lab-two-kernels"])
+@pytest.mark.parametrize("name", ["lab-scsi-debug", "lab-tcm-loop", "lab-tcmu-faults", "lab-two-kernels"])
 def test_every_property_holds_on_disks_of_the_kernel(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hwvirt", "run", str(RIGS / f"{name}.yaml"), "--runs", str(tmp_path), "--no-live"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hwvirt.rig.file.disk_faults import parse_disk_faults
 from hwvirt.rig.file.item import Item
-from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, ScsiDebugSpec, SgSpec, TcmLoopSpec
+from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, ScsiDebugSpec, SgSpec, TcmLoopSpec, TcmuSpec
 from hwvirt.scsi.volume import Extent
 
 __all__ = ["parse_disk"]
@@ -14,7 +15,7 @@ _DEFAULT_BLOCK_BYTES = 4096
 
 def parse_disk(item: Item) -> DiskSpec:
     """One disk of any kind."""
-    kind, value, _ = item.choice(("loop", "sg", "scsi-debug", "tcm-loop"))
+    kind, value, _ = item.choice(("loop", "sg", "scsi-debug", "tcm-loop", "tcmu"))
     match kind:
         case "loop":
             found = value.fields(("size",), ("block", "node"))
@@ -26,6 +27,11 @@ def parse_disk(item: Item) -> DiskSpec:
             found = value.fields(("size",), ("block", "backing"))
             backing = found["backing"].word(Backing) if "backing" in found else Backing.LOOP
             return TcmLoopSpec(*_shape(found), backing)
+        case "tcmu":
+            found = value.fields(("size",), ("block", "faults"))
+            size_bytes, block_bytes = _shape(found)
+            faults = parse_disk_faults(found["faults"], size_bytes // block_bytes) if "faults" in found else ()
+            return TcmuSpec(size_bytes, block_bytes, faults)
     return _parse_sg(value)
 
 

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
+from hwvirt.disk.faulty import Rule
 from hwvirt.link.faults import LinkFault
 from hwvirt.rig.file.scenario import Expectation, Scenario
 from hwvirt.scsi.volume import Extent
@@ -40,6 +41,7 @@ __all__ = [
     "SgSpec",
     "StoreSpec",
     "TcmLoopSpec",
+    "TcmuSpec",
 ]
 
 
@@ -109,7 +111,21 @@ class TcmLoopSpec:
         return Extent(0, self.size_bytes // self.block_bytes)
 
 
-DiskSpec: TypeAlias = LoopSpec | SgSpec | ScsiDebugSpec | TcmLoopSpec
+@dataclass(frozen=True, slots=True)
+class TcmuSpec:
+    """A disk of the kernel whose answers are our device server's, in the lab; where a rule of `faults` matches, it fails."""
+
+    size_bytes: int
+    block_bytes: int
+    faults: tuple[Rule, ...] = ()
+
+    @property
+    def window(self) -> Extent:
+        """The blocks that the rig may write: all."""
+        return Extent(0, self.size_bytes // self.block_bytes)
+
+
+DiskSpec: TypeAlias = LoopSpec | SgSpec | ScsiDebugSpec | TcmLoopSpec | TcmuSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ MISTAKES = {
     "unknown key far from any other": (
         "seed: 42",
         "zzz: 42",
-        "2:1: unknown key 'zzz'. Known: rig, disks, controllers, scenarios, seed, link, host, expect.",
+        "2:1: unknown key 'zzz'. Known: rig, disks, controllers, scenarios, seed, link, host, lab, expect.",
     ),
     "unknown key deep inside": (
         "depth: 4",
@@ -128,7 +128,37 @@ MISTAKES = {
     "two kinds of disk at once": (
         "block: 4KiB}}\n  second",
         "block: 4KiB}, scsi-debug: {size: 1MiB}}\n  second",
-        "4:10: disks.first: needs exactly one of loop, sg, scsi-debug, tcm-loop, not loop and scsi-debug together",
+        "4:10: disks.first: needs exactly one of loop, sg, scsi-debug, tcm-loop, tcmu, not loop and scsi-debug together",
+    ),
+    "a fault of a disk with an answer that no disk gives": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, answer: medium-eror}]}}",
+        "4:59: disks.first.tcmu.faults[0].answer: unknown word 'medium-eror'. Did you mean 'medium-error'?",
+    ),
+    "a fault of a disk behind its end": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: any, answer: busy, lba: 16000..16384}]}}",
+        "4:69: disks.first.tcmu.faults[0].lba: LBA 16384 does not exist; the last one of the disk is 16383",
+    ),
+    "a fault of a disk that ends before it begins": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: any, answer: busy, lba: 7..5}]}}",
+        "4:69: disks.first.tcmu.faults[0].lba: 7..5 is no range; the second number is not smaller than the first",
+    ),
+    "a fault of a disk at no LBA": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: any, answer: busy, lba: 7-9}]}}",
+        "4:69: disks.first.tcmu.faults[0].lba: '7-9' is no range of LBAs; write it like 100 or 100..107",
+    ),
+    "a flush with an LBA": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: flush, answer: silence, lba: 7}]}}",
+        "4:74: disks.first.tcmu.faults[0].lba: a flush is of the whole disk, it has no LBA",
+    ),
+    "a fault of a disk that never happens": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: flush, answer: silence, times: 0}]}}",
+        "4:76: disks.first.tcmu.faults[0].times: must be 1 to 1000000000, not 0",
     ),
     "a node that does not exist": (
         "block: 4KiB}}\n  second",

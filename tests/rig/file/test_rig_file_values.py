@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwvirt.disk.faulty import Moment
 from hwvirt.link.faults import FaultKind, LinkFault
 from hwvirt.rig.file import load_rig, parse_rig
 from hwvirt.rig.file.model import (
@@ -24,6 +25,7 @@ from hwvirt.rig.file.model import (
     Serial,
     SgSpec,
     TcmLoopSpec,
+    TcmuSpec,
 )
 from hwvirt.rig.file.scenario import (
     AfterCount,
@@ -48,6 +50,7 @@ from hwvirt.rig.file.scenario import (
     Workload,
 )
 from hwvirt.rig.judge.verdict import Property
+from hwvirt.scsi.sense import UNRECOVERED_READ_ERROR, WRITE_ERROR
 from hwvirt.scsi.volume import Extent
 
 RIGS = Path(__file__).parents[3] / "rigs"
@@ -112,9 +115,26 @@ def test_every_kind_of_disk_is_typed() -> None:
     assert disk("{loop: {size: 1MiB, block: 512B}}") == LoopSpec(1 << 20, 512)
     assert disk("{scsi-debug: {size: 1MiB, block: 512B}}") == ScsiDebugSpec(1 << 20, 512)
     assert disk("{tcm-loop: {size: 1MiB, backing: file}}") == TcmLoopSpec(1 << 20, 4096, Backing.FILE)
+    assert disk("{tcmu: {size: 1MiB}}") == TcmuSpec(1 << 20, 4096)
     assert disk("{sg: {wwn: naa.5, serial: 0815, size: 1MiB, block: 512B, window: {lba: 8, blocks: 16}}}") == SgSpec(
         "naa.5", "0815", 1 << 20, 512, Extent(8, 16)
     )
+
+
+def test_faults_of_a_disk_are_rules_of_its_device_server() -> None:
+    spec = disk(
+        "{tcmu: {size: 1MiB, block: 512B, faults: [{on: read, lba: 100..107, answer: medium-error, times: 3},"
+        " {on: write, lba: 9, answer: medium-error},"
+        " {on: flush, answer: silence, after: 2}, {on: write, answer: recovered}]}}"
+    )
+    assert isinstance(spec, TcmuSpec)
+    reads, writes, flushes, recovered = spec.faults
+    assert (reads.answer, reads.extent, reads.times) == (UNRECOVERED_READ_ERROR, Extent(100, 8), 3)
+    assert (writes.answer, writes.extent, writes.times) == (WRITE_ERROR, Extent(9, 1), 1)
+    assert (type(flushes.answer), flushes.nth) == (str, 3)
+    assert recovered.moment is Moment.AFTERWARDS
+    found = [{0x88, 0x8A, 0x91} & rule.opcodes for rule in spec.faults]
+    assert found == [{0x88}, {0x8A}, {0x91}, {0x8A}]
 
 
 def test_volumes_of_a_real_disk_lie_in_its_window() -> None:
