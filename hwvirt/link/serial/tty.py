@@ -165,8 +165,8 @@ class _Remote:
         self._out: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._open = True
         self.busy = False
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._reader = threading.Thread(target=self._read, name="link reader", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="link writer", daemon=True)
         self._reader.start()
         self._writer.start()
 
