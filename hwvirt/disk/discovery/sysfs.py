@@ -6,6 +6,7 @@ Ref: Documentation/ABI/testing/sysfs-block, sysfs-bus-scsi; T10 SPC-4 7.8 for th
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pyudev
@@ -31,7 +32,7 @@ _TRANSPORTS = {  # what a device's path in sysfs passes through; the nearest to 
 
 def list_identities() -> list[DiskIdentity]:
     """All SCSI disks, in the order of their addresses."""
-    devices = pyudev.Context().list_devices(subsystem="scsi", DEVTYPE="scsi_device")
+    devices = _udev().list_devices(subsystem="scsi", DEVTYPE="scsi_device")
     paths = sorted((Path(device.sys_path) for device in devices), key=_address_order)
     return [identity for path in paths if (identity := read_identity(path)) is not None]
 
@@ -66,6 +67,12 @@ def block_node(node: str) -> str | None:
         return node
     block = _entry(Path("/sys/class/scsi_generic") / name / "device" / "block")
     return f"/dev/{block}" if block else None
+
+
+@cache
+def _udev() -> pyudev.Context:
+    """Made once: it starts a program to find its library."""
+    return pyudev.Context()
 
 
 def _address_order(device: Path) -> tuple[int, ...]:

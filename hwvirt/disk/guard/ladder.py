@@ -86,15 +86,14 @@ def _same(found: str, given: str) -> bool:
 
 
 def refuse_another_disk(wanted: Wanted, disk: DiskIdentity, probe: Probe) -> None:
-    """The disk itself has to agree with what the kernel noted, and the rig still has to name this one."""
-    said = probe.asked(disk)
-    if said != disk:
-        raise wanted.refused(
-            disk, f"the disk that answers there is another one now, {said}", "Unplug it and plug it in again."
-        )
+    """The rig still has to name this disk, and the disk itself has to agree with what the kernel noted of it."""
     again = resolve(wanted, probe)
     if replace(again, write_cache=disk.write_cache) != disk:  # a cache may be switched while a run goes on
         raise wanted.refused(disk, f"the rig's disk is now {again.node}", "Run it again.")
+    said = probe.asked(disk)
+    if said != disk:
+        reason = f"the disk that answers there is another one now, {said}"
+        raise wanted.refused(disk, reason, "Unplug it and plug it in again.")
 
 
 def refuse_window(wanted: Wanted, disk: DiskIdentity) -> None:

@@ -1,0 +1,119 @@
+"""The guard before real SCSI disks: every way to name the wrong one is refused in exact words, and changes no byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from hwvirt.lab.attach import AttachedDisks, attach
+from hwvirt.lab.disks import ScsiDebug
+from hwvirt.lab.kernel import Kernel
+from hwvirt.units import Deadline
+
+pytestmark = pytest.mark.lab
+
+Ask: TypeAlias = Callable[[str], Any]
+MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+DISK = "REFUSED: refusing /dev/sda (2000, 4.2 MB) as disk first of rig desk: "
+NO_DISK = "REFUSED: refusing disk first of rig desk: "
+COMPARE = "Compare the rig file with `hwvirt scan`."
+WIPE = "If nothing on it is needed, run wipefs --all /dev/sda; else name another disk."
+
+REFUSALS = {
+    "mounted": DISK + "/dev/sda is mounted on /tmp/point. Unmount it (umount /tmp/point), or name another disk.",
+    "partition mounted": DISK + "/dev/sda1 is mounted on /tmp/point. Unmount it (umount /tmp/point), or name another disk.",
+    "root disk": DISK + "the root file system of this machine lies on it (/dev/sda). Name another disk.",
+    "swap": DISK + "/dev/sda is swap space. Switch it off (swapoff /dev/sda), or name another disk.",
+    "LVM volume": DISK + "the LVM volume vg-home lies on it. Take it down (dmsetup remove vg-home), or name another disk.",
+    "volume mounted": DISK
+    + "/dev/mapper/vg-home is mounted on /tmp/point. Unmount it (umount /tmp/point), or name another disk.",
+    "array": DISK + "the array /dev/md9 lies on it. Stop it (mdadm --stop /dev/md9), or name another disk.",
+    "loop device": DISK + "/dev/loop3 shows /dev/sda. Detach it (losetup -d /dev/loop3), or name another disk.",
+    "partition table": DISK + "there is something on it: dos partition table, at byte 510. " + WIPE,
+    "file system": DISK + "there is something on it: ext4 file system, at byte 1080. " + WIPE,
+    "not armed": DISK + "it is not armed. Arm it: hwvirt arm, with the rig file.",
+    "armed for another rig": DISK
+    + "it is armed for rig cellar since 2026-01-31. Disarm it with the rig file of cellar: hwvirt disarm.",
+    "armed as another disk": DISK
+    + "it is armed as disk second of that rig. Correct the rig file, or disarm it with the old one.",
+    "copy of an armed disk": DISK
+    + "its label was made for another disk, serial 4000: this is a copy. "
+    + "If nothing on it is needed, overwrite the label: dd if=/dev/zero of=/dev/sda bs=4096 count=1.",
+    "node only": NO_DISK
+    + "/dev/sda is a node, and may be another disk after the next boot. "
+    + "Name its wwn or serial: `hwvirt scan --yaml` prints them.",
+    "wwn differs": DISK + "it has wwn naa.33333330000007d0, and the rig says naa.3333333000000000. " + COMPARE,
+    "serial differs": DISK + "it has serial 2000, and the rig says 4000. " + COMPARE,
+    "size differs": DISK + "it has 4194304 bytes, and the rig says 8388608. " + COMPARE,
+    "block size differs": DISK + "its blocks have 512 bytes, and the rig says 4096. " + COMPARE,
+    "not there": NO_DISK + "no disk here has wwn naa.3333333000000000. Plug it in; `hwvirt scan` shows what is here.",
+    "window over the label": DISK
+    + "the window begins at LBA 0, where the label lies (LBA 0 to 7). Let the window begin at LBA 8 or later.",
+    "window beyond the end": DISK
+    + "the window ends at LBA 10239, and the disk at LBA 8191. Give the window at most 6144 blocks.",
+}
+
+
+def soon() -> Deadline:
+    return Deadline.after(30)
+
+
+@pytest.fixture(scope="module")
+def attached(kernel: Kernel) -> Iterator[AttachedDisks]:
+    yield attach(kernel, [ScsiDebug(4 * MIB), ScsiDebug(4 * MIB)], soon())
+
+
+@pytest.fixture(scope="module")
+def ask(kernel: Kernel, attached: AttachedDisks) -> Iterator[Ask]:
+    kernel.run(["sh", "-ec", "modprobe dm-mod; mkdir -p /run/lock"], soon())
+    job = kernel.start([sys.executable, "-m", "tests.lab.guest_guard"])
+
+    def ask(question: str) -> Any:
+        job.send(f"{question}\n".encode(), soon())
+        answer = job.line(soon())
+        assert answer is not None, kernel.console.read_text()[-3000:]
+        return json.loads(answer)
+
+    yield ask
+
+
+@pytest.mark.parametrize("way", REFUSALS)
+def test_wrong_disk_is_refused_and_no_byte_changes(way: str, ask: Ask) -> None:
+    told, told_arming, same_bytes = ask(way)
+    assert told == REFUSALS[way]
+    assert told_arming == ("" if way == "not armed" else REFUSALS[way])
+    assert same_bytes
+
+
+def test_disk_of_another_run_is_refused_with_its_process(ask: Ask) -> None:
+    told, told_arming, same_bytes = ask("claimed by another run")
+    assert told == told_arming
+    assert told.startswith(DISK + "it is claimed by process ")
+    assert re.search(
+        r"process [0-9]+ \(.*python.* -c .*admit\(.*\)\. Wait until that run has ended, or stop it\.$", told, re.S
+    )
+    assert same_bytes
+
+
+def test_armed_disk_is_had_and_only_its_label_area_ever_changed(ask: Ask) -> None:
+    changed, said, had, excluded, same_again = ask("whole life")
+    assert (changed, excluded, same_again) == ([0], True, True)
+    assert said == [["/dev/sda (2000, 4.2 MB)", "armed"], ["/dev/sdb (4000, 4.2 MB)", "not armed"]]
+    assert had == ["/dev/sg0", "/dev/sda", [2048, 4096]]
+
+
+def test_pulled_disk_is_refused_and_found_again_under_other_nodes(ask: Ask) -> None:
+    gone, gone_again, back = ask("replugged")
+    assert (
+        gone
+        == gone_again
+        == NO_DISK + "no disk here has wwn naa.33333330000007d0. Plug it in; `hwvirt scan` shows what is here."
+    )
+    assert back == ["2000", True]
