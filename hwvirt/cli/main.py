@@ -16,6 +16,7 @@ from hwvirt.cli.controller import controller
 from hwvirt.cli.ctl import ctl
 from hwvirt.cli.doctor import doctor
 from hwvirt.cli.exits import exits
+from hwvirt.cli.lab import lab_shell
 from hwvirt.cli.new import new_rig
 from hwvirt.cli.run import run
 from hwvirt.cli.scan import scan
@@ -50,6 +51,9 @@ def _app() -> typer.Typer:
     new = _group("Write a commented template.")
     new.command("rig")(exits(new_rig))
     app.add_typer(new, name="new")
+    lab = _group("The virtual bench without a rig.")
+    lab.command("shell")(exits(lab_shell))
+    app.add_typer(lab, name="lab")
     udev = _group("Access to armed disks for an unprivileged user.")
     udev.command("install")(exits(udev_install))
     udev.command("check")(exits(udev_check))

@@ -47,7 +47,7 @@ _ROWS = {
     ),
     _On.FLUSH: (opcodes.SYNCHRONIZE_CACHE_10, opcodes.SYNCHRONIZE_CACHE_16),
 }
-_ANSWERS = {
+_ANSWERS: dict[_Answer, Sense | Status | str] = {
     _Answer.HARDWARE_ERROR: INTERNAL_TARGET_FAILURE,
     _Answer.NOT_READY: NOT_READY,
     _Answer.BUSY: Status.BUSY,
