@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from hwvirt.buffers import Buffer
 from hwvirt.controller.store import LocalStore
-from hwvirt.eager import begin
+from hwvirt.eager import Errand, begin
 from hwvirt.errors import HwvirtError
 from hwvirt.link.messages import (
     Attach,
@@ -61,26 +61,30 @@ class Service:
         self._store = store
         self._units = units
         self._trace = trace
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._former: set[asyncio.Task[None]] = set()
+        self._errands: set[Errand] = set()
+        self._former: set[Errand] = set()
+        self._former_ended = asyncio.Event()
 
     def session_began(self) -> None:
         """Requests from now on belong to a new session."""
-        self._former |= self._tasks
+        self._former |= self._errands
 
     def on_request(self, message: Request, answering: Answering) -> None:
         """Begins to work on a request; what needs no waiting is answered before this returns."""
         work = self._serve(message, answering)
-        if task := begin(self._after_former(work) if self._former else work):
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+        if errand := begin(self._after_former(work) if self._former else work, self._ended):
+            self._errands.add(errand)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._former.discard(task)
+    def _ended(self, errand: Errand) -> None:
+        self._errands.discard(errand)
+        self._former.discard(errand)
+        self._former_ended.set()
 
     async def _after_former(self, work: Coroutine[Any, Any, None]) -> None:
-        await asyncio.gather(*self._former, return_exceptions=True)
+        former = frozenset(self._former)  # not those that become so while this waits, as this one may
+        while not former.isdisjoint(self._former):
+            self._former_ended.clear()
+            await self._former_ended.wait()
         await work
 
     async def _serve(self, message: Request, answering: Answering) -> None:

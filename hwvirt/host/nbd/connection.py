@@ -8,7 +8,7 @@ from errno import EINVAL, EIO
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 from hwvirt.buffers import Buffer, ReceiveBuffer
-from hwvirt.eager import begin
+from hwvirt.eager import Errand, begin
 from hwvirt.host.nbd.dialogue import Dialogue
 from hwvirt.host.nbd.execution import failure_of, perform, transfer
 from hwvirt.host.nbd.export import Export, block_status
@@ -55,7 +55,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = ReceiveBuffer()
         self._wanted = 1
         self._agreement: Agreement | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands: set[Errand] = set()
         self._requests = 0
         self._transfers_bytes = 0
         self._full = False  # a limit of requests in flight is reached
@@ -218,12 +218,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin(self, agreement: Agreement, requests: list[Request], execute: _Execute) -> None:
         """Carries requests out; what has to wait for nothing is answered when this returns."""
-        if task := begin(self._carry_out(agreement, requests, execute)):
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+        if errand := begin(self._carry_out(agreement, requests, execute), self._ended):
+            self._errands.add(errand)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, errand: Errand) -> None:
+        self._errands.discard(errand)
         if self._full:
             self._advance()
 
