@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from hwvirt.controller.config import SerialConfig
 from hwvirt.errors import ControllerError, InfrastructureError
 from hwvirt.rig.cable import TcpCable, cable_of
 from hwvirt.rig.configure import Places, configure, dialler
@@ -23,10 +24,11 @@ from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.disks import BenchDisk, prepare_disk
 from hwvirt.rig.file.model import (
     ControllerSpec,
-    Ethernet,
     HostPath,
     Rig,
+    Serial,
 )
+from hwvirt.rig.serial_cable import SerialCable, serial_cable_of
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
@@ -39,6 +41,8 @@ START_S = 20.0
 STOP_S = 20.0
 _KILL_S = 5.0
 _COMPLAINT = "hwvirt: "
+_PTY_BYTES = 3400
+"""What may lie unread in a pty: N_TTY holds 4096 bytes."""
 
 
 @dataclass(slots=True)
@@ -70,7 +74,7 @@ class Bench:
         self.trace = trace
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, BenchDisk] = {}
-        self.cable: TcpCable | None = None
+        self.cable: TcpCable | SerialCable | None = None
         self._redirect_at_start = redirect_at_start
         self._program = program
 
@@ -83,7 +87,7 @@ class Bench:
         for name, disk in self.rig.disks.items():
             self.disks[name] = prepare_disk(name, disk, self.folder, made)
         port = _free_port()
-        self.cable = cable_of(self.rig, dialler(self.rig), port)
+        self.cable = serial_cable_of(self.rig, dialler(self.rig)) or cable_of(self.rig, dialler(self.rig), port)
         if self.cable is not None:
             await self.cable.start()
             stack.push_async_callback(self.cable.close)
@@ -111,8 +115,15 @@ class Bench:
             disk_kind=disk.kind,
             disk_path=disk.path,
             block_bytes=disk.block_bytes,
-            link=("127.0.0.1", self.cable.port if self.cable and spec.name == dialler(self.rig) else port),
+            link=self._link_place(spec.name, port),
         )
+
+    def _link_place(self, name: str, port: int) -> tuple[str, int] | SerialConfig:
+        if isinstance(self.rig.link, Serial):
+            assert isinstance(self.cable, SerialCable)
+            return SerialConfig(self.cable.devices[name], self.rig.link.baud, receive_buffer_bytes=_PTY_BYTES)
+        relayed = isinstance(self.cable, TcpCable) and name == dialler(self.rig)
+        return "127.0.0.1", self.cable.port if relayed and isinstance(self.cable, TcpCable) else port
 
     async def start(self, name: str) -> None:
         """Starts one controller and returns when it is ready. Raises ControllerError with what it said."""
@@ -225,8 +236,6 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 def _refuse_what_is_not_built(rig: Rig) -> None:
-    if not isinstance(rig.link, Ethernet):
-        raise InfrastructureError(f"{rig.path}: this version runs Ethernet only.", next_step="Use link: {ethernet: {}}.")
     if rig.host.path is not HostPath.NBD:
         raise InfrastructureError(f"{rig.path}: this version reaches hosts by NBD only.", next_step="Use host: {path: nbd}.")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 from typing_extensions import override
@@ -17,7 +17,7 @@ from hwvirt.link.faults import Cutter, FaultKind, Flow, Frames, Lane, LinkFault,
 from hwvirt.rig.file.model import Ethernet, Rig
 from hwvirt.rig.file.scenario import StrikeLink, Workload
 
-__all__ = ["Cable", "LinkStrike", "TcpCable", "cable_of"]
+__all__ = ["Cable", "LinkStrike", "TcpCable", "cable_of", "strikes_of"]
 
 _CHUNK_BYTES = 1 << 18
 _WAITING_BYTES = 4 << 20
@@ -28,19 +28,22 @@ _BY_TIME_ONLY = {FaultKind.CUT, FaultKind.DELAY, FaultKind.RATE}
 def cable_of(rig: Rig, dialler: str, far_port: int) -> TcpCable | None:
     """The cable that a rig needs; None where nothing is ever wrong with the link, and the controllers need no relay."""
     standing = rig.link.standing if isinstance(rig.link, Ethernet) else ()
-    kinds = {fault.kind for fault in standing} | set(_strikes_of(rig))
+    kinds = {fault.kind for fault in standing} | strikes_of(rig)
     if not kinds:
         return None
     (listener,) = (name for name in rig.controllers if name != dialler)
     return TcpCable(dialler, listener, far_port, kinds, rig.seed, standing)
 
 
-def _strikes_of(rig: Rig) -> Iterator[FaultKind]:
-    for scenario in rig.scenarios:
-        for step in scenario.steps:
-            for fault in step.faults if isinstance(step, Workload) else ():
-                if isinstance(fault.action, StrikeLink):
-                    yield fault.action.fault.kind
+def strikes_of(rig: Rig) -> set[FaultKind]:
+    """The faults of the link that steps of the rig fire."""
+    return {
+        fault.action.fault.kind
+        for scenario in rig.scenarios
+        for step in scenario.steps
+        for fault in (step.faults if isinstance(step, Workload) else ())
+        if isinstance(fault.action, StrikeLink)
+    }
 
 
 class LinkStrike:
