@@ -106,9 +106,12 @@ async def throw(port: int, junk: Iterator[bytes], count: int, check: Callable[[]
     async def one_after_another(pieces: int) -> None:
         loop = asyncio.get_running_loop()
         for number in range(pieces):
-            _, thrower = await loop.create_connection(lambda: _Thrower(next(junk)), "127.0.0.1", port)
-            async with asyncio.timeout(HANG_S):
-                await thrower.gone
+            talking, thrower = await loop.create_connection(lambda: _Thrower(next(junk)), "127.0.0.1", port)
+            try:
+                async with asyncio.timeout(HANG_S):
+                    await thrower.gone
+            finally:
+                talking.abort()
             if number % 100 == 0:
                 check()
 

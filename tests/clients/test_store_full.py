@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import uvloop
 from hwvirt.host.initiator import Answer, Op
 from hwvirt.host.nbd.client import NbdInitiator
 
-from .kit import RigUp, qemu_io, rig_up, run
+from .kit import END_S, RigUp, qemu_io, rig_up, run
 
 BLOCK = 4096
 STORE_BLOCKS = (8 << 20) // BLOCK
@@ -71,6 +72,25 @@ class Host:
         return b"".join(answer.data)
 
 
+def play(rig: RigUp, story: Callable[[Host], Awaitable[None]]) -> None:
+    """The story of a host of LUN 0."""
+
+    async def run() -> None:
+        async with asyncio.timeout(END_S), host_of(rig) as host:
+            await story(host)
+
+    uvloop.run(run())
+
+
+@asynccontextmanager
+async def host_of(rig: RigUp) -> AsyncIterator[Host]:
+    path = await NbdInitiator.connect("127.0.0.1", rig.port("a", 0), "lun0")
+    try:
+        yield Host(path)
+    finally:
+        await path.close()
+
+
 async def fill_until_full(host: Host) -> tuple[dict[int, bytes], dict[int, int]]:
     """Writes one block after the other until the store is full: what was acknowledged, and how the others failed."""
     acknowledged: dict[int, bytes] = {}
@@ -86,9 +106,7 @@ async def fill_until_full(host: Host) -> tuple[dict[int, bytes], dict[int, int]]
 
 
 def test_what_was_acknowledged_before_the_store_was_full_is_there(empty: RigUp) -> None:
-    async def story() -> None:
-        path = await NbdInitiator.connect("127.0.0.1", empty.port("a", 0), "lun0")
-        host = Host(path)
+    async def story(host: Host) -> None:
         acknowledged, failed = await fill_until_full(host)
         assert set(failed.values()) == {errno.ENOSPC}
         assert len(acknowledged) == STORE_BLOCKS
@@ -105,31 +123,25 @@ def test_what_was_acknowledged_before_the_store_was_full_is_there(empty: RigUp) 
         assert await host.read(5) == bytes(BLOCK)
         assert (await host.write({BLOCKS - 1: version(BLOCKS - 1, 1)})) == {BLOCKS - 1: 0}
         assert await host.read(BLOCKS - 1) == version(BLOCKS - 1, 1)
-        await path.close()
 
-    uvloop.run(story())
+    play(empty, story)
     assert empty.status("b")["store"]["free"] == 0
 
 
 def test_writing_the_same_blocks_again_never_runs_out_of_room(empty: RigUp) -> None:
-    async def story() -> None:
-        path = await NbdInitiator.connect("127.0.0.1", empty.port("a", 0), "lun0")
-        host = Host(path)
+    async def story(host: Host) -> None:
         for number in range(12):  # twelve times half of the store
             blocks = {lba: version(lba, number) for lba in range(STORE_BLOCKS // 2)}
             assert set((await host.write(blocks)).values()) == {0}
         for lba in range(0, STORE_BLOCKS // 2, 7):
             assert await host.read(lba) == version(lba, 11)
-        await path.close()
 
-    uvloop.run(story())
+    play(empty, story)
 
 
 @pytest.mark.parametrize("verb", ["discard", "commit"])
 def test_after_a_discard_or_a_commit_there_is_room_again(empty: RigUp, verb: str) -> None:
-    async def story() -> None:
-        path = await NbdInitiator.connect("127.0.0.1", empty.port("a", 0), "lun0")
-        host = Host(path)
+    async def story(host: Host) -> None:
         before = await host.read(7)
         acknowledged, _ = await fill_until_full(host)
         await asyncio.to_thread(empty.ctl, "a", verb, *(["wait=true"] if verb == "commit" else []))
@@ -139,9 +151,8 @@ def test_after_a_discard_or_a_commit_there_is_room_again(empty: RigUp, verb: str
         ended = await host.write({lba: version(lba, 3) for lba in range(1024)})
         assert set(ended.values()) == {0}
         assert await host.read(1023) == version(1023, 3)
-        await path.close()
 
-    uvloop.run(story())
+    play(empty, story)
 
 
 def test_clients_of_others_are_told_that_there_is_no_space(empty: RigUp, tmp_path: Path) -> None:
