@@ -20,9 +20,9 @@ from hwvirt.link.serial.traits import LineStatistics, LineTraits
 __all__ = ["BUFFER_LEAST_BYTES", "Arrived", "Line", "LineEvent", "LineUp", "Lost", "Misled"]
 
 BUFFER_LEAST_BYTES = 1024
-_AHEAD_S = 0.02
-"""So much line time is handed out at most, and then one frame: what a late timer may cost."""
-_REFILL_S = 0.012
+_AHEAD_S = 0.04
+"""So much line time is handed out at most, and then one frame: a timer may be that late before the line stands still."""
+_REFILL_S = 0.03
 _HELLO_TIMES = 4
 _HELLO_BYTES = 22
 

@@ -14,7 +14,6 @@ __all__ = ["PtyCable"]
 _BITS_PER_BYTE = 10
 _QUANTUM_S = 0.001
 _LEAST_CHUNK_BYTES = 16
-_CATCH_UP_S = 0.01
 _POLL_S = 0.02
 
 
@@ -61,13 +60,18 @@ class PtyCable:
             thread.join()
 
     def _relay(self, source: int, target: int) -> None:
-        free_at = 0.0
+        free_at, waited = 0.0, True
         while self._plugged:
-            if not select.select([source], [], [], _POLL_S)[0]:
+            try:
+                data = os.read(source, self._chunk_bytes)
+            except BlockingIOError:
+                select.select([source], [], [], _POLL_S)
+                waited = True
                 continue
-            data = os.read(source, self._chunk_bytes)
             now = time.monotonic()
-            free_at = max(free_at, now - _CATCH_UP_S) + len(data) * self._byte_s
+            # What lay ready while this thread overslept has gone in time, as it would from a UART.
+            free_at = (max(free_at, now - _QUANTUM_S) if waited else free_at) + len(data) * self._byte_s
+            waited = False
             if free_at > now:
                 time.sleep(free_at - now)
             if self.up:

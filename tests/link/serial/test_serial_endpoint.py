@@ -137,7 +137,7 @@ def test_random_writes_at_depth_8_get_93_percent_of_a_real_line(baud: int, write
         a, _ = await rig.both(cable, baud, buffer_bytes=buffer_bytes)
         await many(a, 2, 1)
         best = 0.0
-        for _ in range(3):  # other programs take the processor away
+        for _ in range(5):  # other programs take the processor away
             best = max(best, writes * BLOCK * 10 / baud / await many(a, writes, 8))
             if best >= 0.93:
                 return
