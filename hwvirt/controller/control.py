@@ -149,15 +149,18 @@ def _parse(line: bytes) -> dict[str, Any]:
 def call(path: Path, verb: str, arguments: Mapping[str, Any] | None = None, timeout_s: float = 60.0) -> Any:
     """The result of one verb. `events` has none: it is a stream.
 
-    Raises UsageError or ControllerError with the daemon's reason; ControllerError when it does not answer in time.
+    Raises UsageError or ControllerError with the daemon's reason; ControllerError when it does not answer in time, which
+    is not asked of a verb that is to `wait`.
     """
     if verb == "events":
         raise UsageError("events: that is a stream, not a question.", next_step=f"Follow it with: hwvirt watch {path}")
-    request = _encode({"verb": verb, **(arguments or {})}) + b"\n"
+    asked = {"verb": verb, **(arguments or {})}
+    request = _encode(asked) + b"\n"
     chunks: list[bytes] = []
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_s)
+            # A commit takes as long as it takes; the end of the controller ends the connection.
+            connection.settimeout(None if asked.get("wait") else timeout_s)
             connection.connect(str(path))
             connection.sendall(request)
             while not (chunks and chunks[-1].endswith(b"\n")):
