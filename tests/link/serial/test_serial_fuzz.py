@@ -89,7 +89,7 @@ def survive(line: Line, data: bytes, step_bytes: int) -> None:
         handed_out_bytes += len(line.outgoing(now))
         assert line.next_deadline() >= now - 1.0
     assert arrived_bytes <= len(data) / 16 * UNPACKED_MOST_BYTES
-    assert handed_out_bytes <= 11_520 * (now + 0.02) + 600
+    assert handed_out_bytes <= 11_520 * (now + 0.04) + 600
     assert len(line._reader._rest) <= FRAME_MOST_BYTES
     session = line._session
     if session is not None:
