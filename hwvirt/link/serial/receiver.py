@@ -63,9 +63,8 @@ class Receiver:
     def _note(self, number: int) -> bool:
         ahead = number - self.heard
         if ahead > 0:
-            self.missed = (
-                (self.missed << ahead | (1 << ahead - 1) - 1) & _ALL_MISSED if ahead <= MISSED_BITS else _ALL_MISSED
-            )
+            passed = min(ahead, MISSED_BITS + 1)
+            self.missed = (self.missed << passed | (1 << passed - 1) - 1) & _ALL_MISSED
             self.heard = number
         elif -MISSED_BITS <= ahead < 0:
             self.missed &= ~(1 << -ahead - 1)
