@@ -23,7 +23,7 @@ def lab_shell(
         typer.Option("--disk", metavar="IMAGE", exists=True, dir_okay=False, help="An image file: /dev/ubda, then ubdb."),
     ] = None,
 ) -> ExitCode:
-    """Boot a kernel of the lab with a shell in it, off again when the shell ends. This machine's files are read-only there."""
+    """Boot a kernel of the lab with a shell in it; off when the shell ends. This machine's files are read-only there."""
     from hwvirt.lab.shell import shell  # noqa: PLC0415  slow to load
 
     try:

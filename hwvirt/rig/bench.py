@@ -84,8 +84,10 @@ class Bench:
         # Sockets have short names (108 bytes, unix(7)): they do not lie in the run folder.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hwvirt-")))
         made = stack.enter_context(ExitStack())
-        for name, disk in self.rig.disks.items():
-            self.disks[name] = prepare_disk(name, disk, self.folder, made)
+        for name in self.rig.disks:
+            disk = self.disks[name] = prepare_disk(self.rig, name, self.folder, made)
+            if disk.admitted is not None:
+                self.trace.emit("disk.admitted", disk=name, node=disk.path, identity=str(disk.admitted.identity))
         port = _free_port()
         self.cable = serial_cable_of(self.rig, dialler(self.rig)) or cable_of(self.rig, dialler(self.rig), port)
         if self.cable is not None:
@@ -126,8 +128,9 @@ class Bench:
         return "127.0.0.1", self.cable.port if relayed and isinstance(self.cable, TcpCable) else port
 
     async def start(self, name: str) -> None:
-        """Starts one controller and returns when it is ready. Raises ControllerError with what it said."""
+        """Starts one controller and returns when it is ready. Raises ControllerError with what it said, WrongDisk."""
         machine = self.machines[name]
+        self.disks[self.rig.controllers[name].disk].recheck()
         with machine.log.open("ab") as log:
             machine.process = await asyncio.create_subprocess_exec(
                 *self._program,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, TextIO
 
-from hwvirt.rig.file.model import Ethernet, Forward, Frozen, LoopSpec, Redirect, Rig
+from hwvirt.disk.guard.admit import admit
+from hwvirt.rig.file.model import DiskSpec, Ethernet, Forward, Frozen, LoopSpec, Redirect, Rig, SgSpec
 from hwvirt.rig.file.scenario import Judge, Step, Workload
 from hwvirt.rig.steps import name_of
 from hwvirt.units import format_size
@@ -42,7 +44,7 @@ def locked(rig: Rig) -> dict[str, Any]:
                 "kind": type(disk).__name__.removesuffix("Spec").lower(),
                 "block_bytes": disk.block_bytes,
                 "window": list(disk.window),
-                **({"node": disk.node.value, "size_bytes": disk.size_bytes} if isinstance(disk, LoopSpec) else {}),
+                **_identity(disk),
             }
             for name, disk in rig.disks.items()
         },
@@ -57,6 +59,12 @@ def locked(rig: Rig) -> dict[str, Any]:
     }
 
 
+def _identity(disk: DiskSpec) -> dict[str, Any]:
+    if isinstance(disk, SgSpec):
+        return {"wwn": disk.wwn, "serial": disk.serial, "size_bytes": disk.size_bytes}
+    return {"node": disk.node.value, "size_bytes": disk.size_bytes} if isinstance(disk, LoopSpec) else {}
+
+
 def _lun_words(rig: Rig, controller: str, number: int) -> str:
     spec = rig.controllers[controller].luns[number]
     if isinstance(spec, Forward):
@@ -69,9 +77,19 @@ def _lun_words(rig: Rig, controller: str, number: int) -> str:
 
 
 def dry_run(rig: Rig, out: TextIO) -> None:
-    """Prints what a run would make and do, in order. Makes nothing and writes nothing."""
-    for name, disk in rig.disks.items():
-        print(f"would make disk {name}: {format_size(disk.window.blocks * disk.block_bytes)}", file=out)
+    """Prints what a run would make and do, in order. Makes nothing and writes nothing.
+
+    Real disks go through all of the guard, together. Raises WrongDisk for one that a run would be refused, DiskError.
+    """
+    with ExitStack() as claims:
+        for name, disk in rig.disks.items():
+            size = format_size(disk.window.blocks * disk.block_bytes)
+            if isinstance(disk, SgSpec):
+                identity = claims.enter_context(admit(disk, rig.name, name)).identity
+                lba, blocks = disk.window
+                print(f"would use disk {name}: {identity}, blocks {lba} to {lba + blocks - 1}, {size}", file=out)
+            else:
+                print(f"would make disk {name}: {size}", file=out)
     for name, controller in locked(rig)["controllers"].items():
         print(f"would start controller {name} on disk {controller['disk']}", file=out)
         for number, words in controller["luns"].items():

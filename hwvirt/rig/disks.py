@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwvirt.disk.disk import Disk
+from hwvirt.disk.guard.admit import Admitted, admit
 from hwvirt.disk.loop import LoopDisk, create_image
 from hwvirt.disk.loopdev import LoopDevice
 from hwvirt.disk.open import DiskKind
@@ -16,7 +17,7 @@ from hwvirt.disk.witness import Record, read_witness
 from hwvirt.errors import InfrastructureError
 from hwvirt.lab.disks import Cache, ScsiDebug, Spec, TcmLoop, make
 from hwvirt.lab.tcmu import Tcmu, serve
-from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, Rig, ScsiDebugSpec, TcmLoopSpec, TcmuSpec
+from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, Rig, ScsiDebugSpec, SgSpec, TcmLoopSpec, TcmuSpec
 from hwvirt.scsi.volume import Access
 
 __all__ = ["BenchDisk", "guest_spec", "needs_lab", "prepare_disk", "volatile_backing"]
@@ -30,13 +31,19 @@ class BenchDisk:
     path: str
     block_bytes: int
     witness_path: Path
+    admitted: Admitted | None = None
+    """A real disk: the guard has let the rig have it, and holds it."""
+
+    def recheck(self) -> None:
+        """Before a controller opens it: a real disk is still the one that was admitted. Raises WrongDisk, DiskError."""
+        if self.admitted is not None:
+            self.admitted.recheck()
 
     def open_for_judge(self) -> Disk:
         """The disk itself, for reading only, past the controller that has it."""
         if self.kind == "file":
             return LoopDisk(self.path, self.block_bytes, access=Access.READ_ONLY)
         return SgDisk(self.path, access=Access.READ_ONLY)
-
 
     def witnessed(self) -> list[Record]:
         """The medium-changing CDBs that the disk was sent. Raises DiskError, also when nobody has written them down."""
@@ -53,18 +60,20 @@ def volatile_backing(name: str) -> str:
     return f"HWVIRT_BACKING_{name.upper().replace('-', '_').replace('.', '_')}"
 
 
-def prepare_disk(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> BenchDisk:
-    """Makes a disk; its undoing is on the stack. Raises InfrastructureError for one that cannot be made here."""
+def prepare_disk(rig: Rig, name: str, folder: Path, stack: ExitStack) -> BenchDisk:
+    """Makes a disk, or claims a real one until the stack ends; the undoing is on the stack.
+
+    Raises WrongDisk for a real disk that the rig must not write, InfrastructureError for one that cannot be made here.
+    """
+    spec = rig.disks[name]
     witness = folder / f"{name}.witness"
     if isinstance(spec, ScsiDebugSpec | TcmLoopSpec | TcmuSpec):
         wanted = guest_spec(name, spec, folder, stack)
         made = stack.enter_context(serve(wanted)).disk if isinstance(wanted, Tcmu) else stack.enter_context(make(wanted))
         return BenchDisk("sg", made.sg, made.block_bytes, witness)
-    if not isinstance(spec, LoopSpec):
-        raise InfrastructureError(
-            f"disk {name}: this version does not run rigs on real disks by itself yet.",
-            next_step="Use a loop disk, or one of the lab.",
-        )
+    if isinstance(spec, SgSpec):
+        admitted = stack.enter_context(admit(spec, rig.name, name))
+        return BenchDisk("sg", admitted.sg, spec.block_bytes, witness, admitted)
     image = _image(name, spec.size_bytes, folder, stack)
     if spec.node is LoopNode.FILE:
         return BenchDisk("file", str(image), spec.block_bytes, witness)
