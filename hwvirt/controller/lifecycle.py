@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
+from hwvirt.controller.correlation import Run
 from hwvirt.controller.recovery import reconcile
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State, Step, follow
 from hwvirt.link.messages import Slice
-from hwvirt.scsi.sense import CheckCondition
+from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, CheckCondition
 from hwvirt.scsi.volume import Extent, Residency, Write
 from hwvirt.trace import Trace
 
@@ -76,20 +78,24 @@ class Lifecycle:
         self._background = asyncio.get_running_loop().create_task(self._commit())
 
     async def discard(self) -> None:
-        """Drops every redirected block: the volume is the original again, in the same time whatever was redirected."""
+        """Drops every redirected block: the volume is the original again, in the same time whatever was redirected.
+
+        Returns when the store has forgotten them too. While it cannot be reached hosts have the original already.
+        """
         following = follow(self._volume.state, Step.DISCARD)
         async with self._standstill():
-            self._empty()
             await self._enter(following)
-            await self._forget()
+            self._empty()
+        self._background = asyncio.get_running_loop().create_task(self._reaching_the_store(self._forget))
+        await self.settled()
 
     async def settled(self) -> None:
-        """Returns when no commit is under way. Raises what ended it early."""
+        """Returns when no commit or discard is under way. Raises what ended it early."""
         if self._background is not None:
             await asyncio.shield(self._background)
 
     async def close(self) -> None:
-        """Stops a commit where it is: the next start goes on with it."""
+        """Stops a commit or discard where it is: the next start goes on with it."""
         if self._background is not None:
             self._background.cancel()
             await asyncio.gather(self._background, return_exceptions=True)
@@ -128,18 +134,36 @@ class Lifecycle:
             await volume.gate.enter(chunk)
             try:
                 if not volume.map.is_empty(chunk):
-                    await self._commit_chunk(chunk)
+                    await self._reaching_the_store(partial(self._commit_chunk, chunk))
                 volume.committed_below += chunk.blocks
             finally:
                 volume.gate.leave([chunk])
         async with self._standstill():
             self._empty()
-            await self._forget()
+            await self._reaching_the_store(self._forget)
+
+    async def _reaching_the_store(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does the work again for as long as the store cannot be reached: whoever began it has long had his answer."""
+        while True:
+            try:
+                return await work()
+            except CheckCondition as error:
+                if error.sense != COMMUNICATION_TIMEOUT:
+                    raise
+                self._trace.emit("redirect.waiting", lun=self._volume.number, state=self._volume.state.value)
 
     async def _commit_chunk(self, chunk: Extent) -> None:
         """Blocks of the chunk are durable on the first disk before the map, and then the store, forget them."""
         volume = self._volume
         runs = [run for run in volume.map.lookup(chunk) if run.residency is not Residency.FIRST]
+        if runs:
+            await self._copy_back(runs)
+        if failed := await volume.flush():
+            raise failed
+        await volume.store.drop(volume.number, chunk)
+
+    async def _copy_back(self, runs: Sequence[Run]) -> None:
+        volume = self._volume
         writes = []
         for run, data in zip(runs, await volume.read([Extent(run.lba, run.blocks) for run in runs]), strict=True):
             if isinstance(data, CheckCondition):
@@ -152,6 +176,3 @@ class Lifecycle:
         # A sequence number of its own: older rows of a ledger must not bring the blocks back after a crash.
         volume.sequence += 1
         volume.map.release([Slice(run.lba, run.blocks, volume.sequence) for run in runs])
-        if failed := await volume.flush():
-            raise failed
-        await volume.store.drop(volume.number, chunk)

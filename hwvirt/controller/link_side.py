@@ -92,24 +92,40 @@ class LinkSide:
         task.add_done_callback(self._tasks.discard)
 
     async def _mend(self) -> int:
-        """Attaches every volume; after a restart of the store, sends again what it may have lost. Returns its epoch."""
+        """Attaches every volume; sends again what a restart of the store may have lost; decides what is in doubt.
+
+        Returns the store's epoch.
+        """
         peer = self.endpoint.peer
         if peer is not None and not self._is_ours(peer):
             reason = f"link: {peer.place} is {peer.name}, but the peer of this controller is {self._config.peer}."
             raise PeerError(reason, next_step=_ANOTHER_PEER)
-        former = epoch = self.patient.store_epoch
+        former, lost = self.patient.store_epoch, self.patient.lost
+        epoch = former
         direct = LinkStore(_Direct(self.endpoint.request, self.patient), 0)
         for number, volume in self._volumes.items():
             epoch = await self._attach(number, volume)
-            if former and epoch != former and volume.state in (State.REDIRECTING, State.COMMITTING):
+            restarted = former not in (0, epoch)
+            if volume.state not in (State.REDIRECTING, State.COMMITTING):
+                lost.discard(number)
+            elif restarted or number in lost:
                 direct.block_bytes = volume.block_bytes
-                await send_again(volume, direct)
-                await reconcile(volume, direct)
-                self._trace.emit("redirect.sent-again", lun=number, store_epoch=f"{epoch:014x}")
+                await self._make_one_to_one(volume, direct, send=restarted)
         return epoch
 
+    async def _make_one_to_one(self, volume: RedirectVolume, direct: LinkStore, *, send: bool) -> None:
+        if send:
+            await send_again(volume, direct)
+            self._trace.emit("redirect.sent-again", lun=volume.number)
+        self.patient.lost.discard(volume.number)
+        try:
+            await reconcile(volume, direct)
+        except BaseException:
+            self.patient.lost.add(volume.number)
+            raise
+
     async def _attach(self, number: int, volume: RedirectVolume) -> int:
-        message = Attach(number, volume.blocks, volume.block_bytes, volume.journal.sequence)
+        message = Attach(number, volume.blocks, volume.block_bytes, volume.journal.stored_sequence)
         reply = await self.endpoint.request(message)
         if isinstance(reply, Refused):
             raise PeerError(
@@ -155,9 +171,8 @@ class _Direct:
     def store_epoch(self) -> int:
         return self._patient.store_epoch
 
-    @property
-    def settled_sequence(self) -> int:
-        return self._patient.settled_sequence
+    def settled_sequence(self, volume: int) -> int:
+        return self._patient.settled_sequence(volume)
 
     def ask(self, message: Request) -> Awaitable[Reply]:
         return self._request(message)

@@ -48,9 +48,8 @@ class Asker(Protocol):
         """The epoch that the other controller's store told last."""
         ...
 
-    @property
-    def settled_sequence(self) -> int:
-        """All writes up to this sequence number have their answers."""
+    def settled_sequence(self, volume: int) -> int:
+        """All writes of the volume up to this sequence number have their answers, or will never be asked again."""
         ...
 
     def ask(self, message: Request) -> Awaitable[Reply]:
@@ -74,7 +73,7 @@ class LinkStore:
         self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
     ) -> Sequence[Placement]:
         """See `Store.write`."""
-        message = Write(volume, self._asker.settled_sequence, slices, data, digests)
+        message = Write(volume, self._asker.settled_sequence(volume), slices, data, digests)
         return _expect(Written, await self._asker.ask(message)).placements
 
     async def read(self, volume: int, placements: Sequence[Placement]) -> list[Pieces | CheckCondition]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from hwvirt.controller.correlation import CHANGE, CorrelationMap, Rows
 from hwvirt.controller.journal import Journal, Record
+from hwvirt.controller.position import UNMAPPED
 from hwvirt.controller.states import State
 
 __all__ = ["MapJournal"]
@@ -19,14 +20,18 @@ _CHECKPOINT_BYTES = 16 << 20
 
 
 class MapJournal:
-    """The durable copy of one correlation map. What it wrote is durable when its methods return."""
+    """The durable copy of one correlation map. What it wrote is durable when its methods return.
+
+    `sequence`: no smaller number is used again. `stored_sequence`: the newest that the store must know, because the durable
+    map has an entry from it; blocks that a commit has brought back have numbers that no store ever saw.
+    """
 
     def __init__(self, journal: Journal, correlation: CorrelationMap) -> None:
         self._journal = journal
         self._map = correlation
         self._busy = asyncio.Lock()
         self.state = State.OWN
-        self.sequence = 0
+        self.sequence = self.stored_sequence = 0
 
     def recover(self) -> bool:
         """Fills the map; returns whether a state was stored: a mere file says nothing. Raises StateError on damage."""
@@ -41,6 +46,7 @@ class MapJournal:
             else:
                 self._map.apply(np.frombuffer(record.payload, CHANGE))
         self.sequence = max(self.sequence, self._map.last_sequence())
+        self.stored_sequence = _newest_stored(self._map.rows())
         return known
 
     async def enter(self, state: State, sequence: int) -> None:
@@ -49,6 +55,7 @@ class MapJournal:
             record = Record(_STATE, np.array([_CODES[state], sequence], "<u8").tobytes())
             if state in (State.OWN, State.DISCARDING):
                 self._journal.checkpoint([record])
+                self.stored_sequence = 0
             else:
                 self._journal.append([record])
                 await self._sync()
@@ -63,6 +70,7 @@ class MapJournal:
             self._journal.append([Record(_CHANGES, changes.tobytes())])
             await self._sync()
             self.sequence = max(self.sequence, sequence)
+            self.stored_sequence = max(self.stored_sequence, _newest_stored(changes))
             if self._journal.size_bytes > _CHECKPOINT_BYTES:
                 await self._compact()
 
@@ -77,3 +85,7 @@ class MapJournal:
 
     async def _sync(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
+
+
+def _newest_stored(rows: Rows) -> int:
+    return int(rows["sequence"][rows["position"] != UNMAPPED].max(initial=0))

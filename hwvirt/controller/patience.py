@@ -2,8 +2,8 @@
 
 Rules of this file:
 1. A request is answered once, by the reply to its newest sending; replies of ended sessions never arrive here.
-2. After `stall` without a link a request fails for its caller. A write that may have reached the store stays to be asked
-   again: its answer then goes to `on_late`, so that its position can be given up. It never becomes visible.
+2. After `stall` without a link a request fails for its caller and is never sent again. Where the store may have seen a
+   change that was reported failed, its volume is `lost`: mending decides, before anybody asks, whether it has happened.
 3. When the link is back, first the volumes are attached and mended, then the requests go out in their old order.
 """
 
@@ -16,7 +16,7 @@ from functools import partial
 
 from hwvirt.errors import HwvirtError, LinkError
 from hwvirt.link.errors import LinkDown
-from hwvirt.link.messages import Reply, Request, Write
+from hwvirt.link.messages import Reply, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, CheckCondition
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
@@ -24,6 +24,7 @@ from hwvirt.units import Deadline
 __all__ = ["PatientLink"]
 
 _SWEEP_S = 0.05
+_MEND_AGAIN_S = 1.0
 
 
 class _Waiting:
@@ -53,16 +54,18 @@ class PatientLink:
         self._trace = trace
         self._on_late = on_late
         self._waiting: dict[int, _Waiting] = {}
-        self._writes: dict[int, int] = {}
+        self._writes: dict[int, dict[int, int]] = {}  # by volume: sequence numbers of those that wait, in order
+        self._settled: dict[int, int] = {}
         self._number = 0
         self._session = 0
         self._ready = False
+        self._answered = self._answered_before = 0
         self._down_at = time.monotonic()
         self._sweep: asyncio.TimerHandle | None = None
-        self._settled = 0
         self._changed = asyncio.Event()
         self._failed: LinkError | None = None
         self.store_epoch = 0
+        self.lost: set[int] = set()
 
     @property
     def ready(self) -> bool:
@@ -81,10 +84,11 @@ class PatientLink:
             except TimeoutError:
                 raise LinkError("link: the other controller does not answer.") from None
 
-    @property
-    def settled_sequence(self) -> int:
+    def settled_sequence(self, volume: int) -> int:
         """See `Asker`."""
-        return next(iter(self._writes.values())) - 1 if self._writes else self._settled
+        if waiting := self._writes.get(volume):
+            return next(iter(waiting.values())) - 1
+        return self._settled.get(volume, 0)
 
     def ask(self, message: Request) -> Awaitable[Reply]:
         """See `Asker`. Raises CheckCondition COMMUNICATION TIMEOUT after `stall_s` without a link."""
@@ -93,7 +97,7 @@ class PatientLink:
         waiting = _Waiting(message, answer, time.monotonic())
         self._waiting[self._number] = waiting
         if isinstance(message, Write):
-            self._writes[self._number] = message.slices[0].sequence
+            self._writes.setdefault(message.volume, {})[self._number] = message.slices[0].sequence
         if self._ready:
             self._send(self._number, waiting)
         else:
@@ -110,6 +114,7 @@ class PatientLink:
             return  # it is still waiting; the next session asks again
         if number not in self._waiting:
             return
+        self._answered += 1
         waiting = self._forget(number)
         if waiting.answer.done():
             if error is None:
@@ -120,31 +125,40 @@ class PatientLink:
             waiting.answer.set_result(reply.result())
 
     def _forget(self, number: int) -> _Waiting:
-        sequence = self._writes.pop(number, 0)
-        self._settled = max(self._settled, sequence)
-        return self._waiting.pop(number)
+        waiting = self._waiting.pop(number)
+        if isinstance(waiting.message, Write):
+            volume = waiting.message.volume
+            sequence = self._writes[volume].pop(number)
+            self._settled[volume] = max(sequence, self._settled.get(volume, 0))
+        return waiting
 
     def went_down(self) -> None:
         """The session is over: requests wait."""
         self._session += 1
-        if self._ready:
-            self._ready = False
+        self._ready = False
+        if self._answered != self._answered_before:
+            # A session in which nothing was answered was no link for who waits: his time goes on.
+            self._answered_before = self._answered
             self._down_at = time.monotonic()
         self._arm()
 
     async def came_up(self, mend: Callable[[], Awaitable[int]]) -> None:
-        """A session has begun: runs `mend`, which returns the store's epoch, and then asks again what waits."""
+        """A session has begun: runs `mend`, which returns the store's epoch, and then asks again what waits.
+
+        `mend` takes volumes off `lost` when it has decided. What it cannot mend now is tried again while the session lasts.
+        """
         self._session += 1
         session = self._session
-        try:
-            epoch = await mend()
-        except LinkDown:
-            return  # the next session begins anew
-        except (HwvirtError, CheckCondition) as error:
-            self._trace.emit("link.mend-failed", reason=str(error))
-            self._failed = error if isinstance(error, LinkError) else LinkError(f"link: {error}")
-            self._changed.set()
-            return
+        epoch, mended = 0, False
+        while session == self._session and not (mended and not self.lost):
+            try:
+                epoch, mended = await mend(), True
+            except LinkDown:
+                return  # the next session begins anew
+            except (HwvirtError, CheckCondition) as error:
+                mended = False
+                self._cannot_mend(error if isinstance(error, LinkError) else LinkError(f"link: {error}"))
+                await asyncio.sleep(_MEND_AGAIN_S)
         if session != self._session:
             return
         self.store_epoch = epoch
@@ -153,6 +167,12 @@ class PatientLink:
         self._changed.set()
         for number, waiting in list(self._waiting.items()):
             self._send(number, waiting)
+
+    def _cannot_mend(self, error: LinkError) -> None:
+        if self._failed is None or str(self._failed) != str(error):
+            self._trace.emit("link.mend-failed", reason=str(error))
+        self._failed = error
+        self._changed.set()
 
     def _arm(self) -> None:
         if self._sweep is None and self._waiting:
@@ -166,8 +186,9 @@ class PatientLink:
         for number, waiting in list(self._waiting.items()):
             if not waiting.answer.done() and now - max(waiting.asked_at, self._down_at) > self._stall_s:
                 waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
-                if not (waiting.sent and isinstance(waiting.message, Write)):
-                    self._forget(number)
+                self._forget(number)
+                if waiting.sent and isinstance(waiting.message, Write | Unmap):
+                    self.lost.add(waiting.message.volume)
         self._arm()
 
     def close(self) -> None:

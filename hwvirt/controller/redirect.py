@@ -166,7 +166,7 @@ class RedirectVolume:
     async def _change_inside(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
         """Changes that the gate has admitted; they leave it."""
         try:
-            if self.state is State.OWN:
+            if self.state in (State.OWN, State.DISCARDING):
                 return await self._change_first(changes)
             if self.state is State.COMMITTING:
                 return [await self._change_while_committing(change) for change in changes]
@@ -237,7 +237,7 @@ class RedirectVolume:
 
     async def flush(self) -> CheckCondition | None:
         """See `Volume.flush`. Flushes that wait for their turn are served by one."""
-        if self.state is State.OWN:
+        if self.state in (State.OWN, State.DISCARDING):
             return await self.first.flush()
         return await asyncio.shield(self._begin_flush())
 
@@ -277,7 +277,11 @@ class RedirectVolume:
             return False
         self.unflushed.drop_before(mark)
         if superseded:
-            await self.store.free(self.number, superseded)
+            try:
+                await self.store.free(self.number, superseded)
+            except BaseException:
+                self.superseded += superseded
+                raise
             self.given_up_blocks += sum(place.blocks for place in superseded)
         return True
 

@@ -31,7 +31,7 @@ MEANING = {
     State.OWN: "Writes go to the first disk; the map is empty.",
     State.REDIRECTING: "Writes of new data go to the second controller; the first disk is not written.",
     State.COMMITTING: "Redirected blocks are written back to the first disk while hosts go on working.",
-    State.DISCARDING: "The map is empty; the second controller is told to forget what it stored.",
+    State.DISCARDING: "Writes go to the first disk; the map is empty, and the second controller is told to forget.",
 }
 
 TRANSITIONS = {

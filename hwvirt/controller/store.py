@@ -86,7 +86,7 @@ class LocalStore:
         self.epoch = int.from_bytes(os.urandom(7), "little") | 1
         self.allocator = Allocator(volume.blocks)
         self.records = Ledger(volume.blocks, self.allocator)
-        self._answers: dict[tuple[int, int], asyncio.Future[list[Placement]]] = {}
+        self._answers: dict[int, dict[int, asyncio.Future[list[Placement]]]] = {}  # by volume and sequence, in order
         self._flushing = asyncio.Lock()
         self._recover()
 
@@ -113,15 +113,15 @@ class LocalStore:
         self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
     ) -> list[Placement]:
         """See `Store.write`."""
-        key = (volume, slices[0].sequence)
-        if (repeated := self._answers.get(key)) is not None:
+        answers, key = self._answers.setdefault(volume, {}), slices[0].sequence
+        if (repeated := answers.get(key)) is not None:
             return await asyncio.shield(repeated)
         answer: asyncio.Future[list[Placement]] = asyncio.get_running_loop().create_future()
-        self._answers[key] = answer
+        answers[key] = answer
         try:
             placements = await self._put(volume, slices, data, digests)
         except BaseException as error:
-            del self._answers[key]
+            answers.pop(key, None)
             answer.set_exception(error)
             answer.exception()
             raise
@@ -139,11 +139,9 @@ class LocalStore:
 
     def settled(self, volume: int, sequence: int) -> None:
         """The volume has the answers to all writes up to this sequence number: they need not be remembered."""
-        while self._answers:
-            key = next(iter(self._answers))
-            if key[0] != volume or key[1] > sequence:
-                break
-            del self._answers[key]
+        answers = self._answers.get(volume, {})
+        while answers and (oldest := next(iter(answers))) <= sequence:
+            del answers[oldest]
 
     async def _take(self, blocks: int) -> list[Placement]:
         lap = self.allocator.lap

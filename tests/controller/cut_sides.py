@@ -9,27 +9,49 @@ from hwvirt.controller.link_side import LinkSide
 from hwvirt.controller.service import Answering, Service
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.messages import Request
+from hwvirt.units import Deadline
 
 from .two_sides import TwoSides
 
 
 class CutSides(TwoSides):
-    """`cut_when` is asked about each request that reaches B. True: the session ends there, and `cuts` counts it."""
+    """`cut_when` is asked about each request that reaches B. True: the session ends there, and `cuts` counts it.
+
+    With `stay_down` nobody listens from then on, until `plug_in`.
+    """
 
     cut_when: Callable[[Request], bool] = staticmethod(lambda request: False)
     answered_first = False
+    stay_down = False
     cuts = 0
 
     async def start_b_side(self) -> None:
         self.start_b()
+        await self.plug_in()
+
+    async def plug_in(self) -> None:
+        """B listens, with the store that it has."""
         config = LinkConfig("listen", "a", str(self.secret_b), "127.0.0.1", self.port)
         self.side_b = LinkSide("b", config, 2, self.trace)
         await self.side_b.start({}, _Cutting(self))
 
+    async def unplug(self) -> None:
+        """The link is gone; B lives."""
+        await self.side_b.close()
+
+    async def heal(self) -> None:
+        """The link is back after `cut` with `stay_down`."""
+        await self.unplug()
+        await self.plug_in()
+        await self.side_a.patient.wait_ready(Deadline.after(10))
+
     def cut(self) -> None:
         """The session ends now, for both sides without a word."""
         self.cuts += 1
-        live = self.side_b.endpoint._live
+        endpoint = self.side_b.endpoint
+        if self.stay_down:
+            endpoint._transport._server.close()  # type: ignore[union-attr]  # it listens
+        live = endpoint._live
         assert live is not None
         live._port._transport.abort()  # type: ignore[attr-defined]  # it is a TCP port
         live.end(LinkDown("link: cut by the test."))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
-from hwvirt.link.messages import Request
+from hwvirt.controller.states import State
+from hwvirt.link.messages import Drop, Flush, Free, Placement, Read, Request, Unmap, Write
+from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
+from hwvirt.units import Deadline
 
 from .cut_sides import CutSides
 
@@ -27,6 +32,29 @@ def _on_cut_sides(folder: Path, story: Callable[[CutSides], Awaitable[None]], st
             sides.close()
 
     uvloop.run(run())
+
+
+def _first(kind: type[Request]) -> Callable[[Request], bool]:
+    """True for the first request of that kind from now on."""
+    seen: list[Request] = []
+
+    def is_first(request: Request) -> bool:
+        seen.extend([request] * isinstance(request, kind))
+        return seen == [request]
+
+    return is_first
+
+
+async def _refused(work: Awaitable[object]) -> None:
+    with pytest.raises(CheckCondition) as caught:
+        await work
+    assert replace(caught.value.sense, information=None) == COMMUNICATION_TIMEOUT
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Returns when it holds; the story's own deadline bounds it."""
+    while not condition():  # noqa: ASYNC110, an event on a trace wakes nobody
+        await asyncio.sleep(0.01)
 
 
 def _at(nth: int) -> Callable[[Request], bool]:
@@ -55,3 +83,170 @@ def test_session_that_ends_at_any_request_of_mending_loses_nothing(tmp_path: Pat
         assert sides.cuts >= 7
 
     _on_cut_sides(tmp_path, story)
+
+
+@pytest.mark.parametrize("answered_first", [False, True], ids=["request lost", "reply lost"])
+def test_write_in_doubt_is_decided_before_anything_else_is_asked(tmp_path: Path, answered_first: bool) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        sides.answered_first, sides.stay_down, sides.cut_when = answered_first, True, _first(Write)
+        await _refused(sides.write(5, 2))
+        await sides.heal()
+        decided = await sides.read(5)
+        assert decided == ([2] if answered_first else [1])
+        assert await sides.read(5) == decided
+        await sides.flush()
+        sides.check_one_to_one()
+        await sides.write(5, 3)
+        await sides.flush()
+        assert await sides.read(5) == [3]
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_unmap_in_doubt_is_decided_before_anything_else_is_asked(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Unmap)
+        await _refused(sides.unmap(5, 1))
+        await sides.heal()
+        assert await sides.read(5) == [0]
+        await sides.flush()
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_nothing_of_a_write_in_doubt_is_kept(tmp_path: Path) -> None:
+    """However often the link fails for longer than the stall time: memory is bounded."""
+
+    async def story(sides: CutSides) -> None:
+        sides.answered_first, sides.stay_down = True, True
+        for number in range(3):
+            sides.cut_when = _first(Write)
+            results = await asyncio.gather(*(sides.write(lba, number) for lba in range(20)), return_exceptions=True)
+            assert len([result for result in results if result is not None]) >= 19
+            assert not sides.side_a.patient._waiting
+            assert not any(sides.side_a.patient._writes.values())
+            await sides.heal()
+            await sides.read(0, 20)
+        await sides.flush()
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story, stall_s=0.1)
+
+
+@pytest.mark.parametrize("kind", [Flush, Free])
+@pytest.mark.parametrize("answered_first", [False, True], ids=["request lost", "reply lost"])
+def test_flush_that_fails_for_want_of_a_link_gives_up_no_position_for_good(
+    tmp_path: Path, kind: type[Request], answered_first: bool
+) -> None:
+    async def story(sides: CutSides) -> None:
+        for fill in range(3):
+            await sides.write(5, fill)
+        sides.answered_first, sides.stay_down, sides.cut_when = answered_first, True, _first(kind)
+        await _refused(sides.flush())
+        await sides.heal()
+        await sides.flush()
+        sides.check_one_to_one()
+        assert await sides.read(5) == [2]
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_sessions_that_bring_no_answer_do_not_stretch_the_stall(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        sides.cut_when = lambda request: isinstance(request, Write)
+        async with asyncio.timeout(3):
+            await _refused(sides.write(5, 1))
+        assert sides.cuts > 3
+
+    _on_cut_sides(tmp_path, story, stall_s=0.5)
+
+
+def test_mending_that_fails_is_tried_again_while_the_session_lasts(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        await sides.stop_b()
+        await sides.start_b_side()
+        put, failures = sides.store._put, iter([CheckCondition(UNRECOVERED_READ_ERROR)])
+
+        async def failing_once(*write: Any) -> list[Placement]:
+            for failure in failures:
+                raise failure
+            return await put(*write)
+
+        sides.store._put = failing_once  # type: ignore[assignment]  # the disk of the store fails once
+        assert await sides.read(5) == [1]
+        assert len(sides.said("link.mend-failed")) == 1
+        assert len([event for event in sides.said("link.up") if event.fields["peer"] == "b"]) == 2
+
+    _on_cut_sides(tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", [Read, Flush, Free, Drop])
+def test_commit_goes_on_after_a_long_loss_of_the_link(tmp_path: Path, kind: type[Request]) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1, 2, 3)
+        await sides.write(5, 4)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(kind)
+        await sides.lifecycle.commit()
+        await _until(lambda: bool(sides.said("redirect.waiting")))
+        await sides.heal()
+        await sides.lifecycle.settled()
+        assert sides.volume.state is State.OWN
+        assert sides.first_disk()[5:8] == [4, 2, 3]
+        assert len(sides.store.records.rows()) == 0
+
+    _on_cut_sides(tmp_path, story, stall_s=0.1)
+
+
+def test_discard_without_a_link_is_at_once_and_keeps_what_is_written_after_it(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        await sides.write(6, 1)
+        await sides.flush()
+        await sides.unplug()
+        discarding = asyncio.create_task(sides.lifecycle.discard())
+        await _until(lambda: bool(sides.said("redirect.waiting")))
+        assert sides.said("redirect.waiting")[0].fields["state"] == "discarding"
+        assert await sides.read(5, 2) == sides.original(5, 2)
+        await sides.write(5, 7)
+        await sides.flush()
+        await sides.plug_in()
+        await discarding
+        assert sides.volume.state is State.OWN
+        assert await sides.read(5, 2) == [7, *sides.original(6)]
+        assert sides.first_disk()[5] == 7
+        assert len(sides.store.records.rows()) == 0
+
+    _on_cut_sides(tmp_path, story, stall_s=0.1)
+
+
+def test_after_a_commit_the_store_is_not_taken_for_a_lost_one(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        await sides.lifecycle.commit()
+        await sides.lifecycle.settled()
+        await sides.heal()
+        await sides.lifecycle.redirect()
+        await sides.write(5, 2)
+        await sides.flush()
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story)
+
+
+def test_number_of_a_write_that_was_never_sent_is_not_missed_in_the_ledger(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        await sides.unplug()
+        await _refused(sides.write(6, 2))
+        await sides.plug_in()
+        await sides.side_a.patient.wait_ready(Deadline.after(10))
+        await sides.flush()
+        await sides.heal()
+        assert await sides.read(5, 2) == [1, *sides.original(6)]
+
+    _on_cut_sides(tmp_path, story, stall_s=0.1)

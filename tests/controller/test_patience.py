@@ -1,0 +1,75 @@
+"""What is settled, volume by volume: what A says so, B forgets."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from pathlib import Path
+
+from hwvirt.controller.patience import PatientLink
+from hwvirt.digest import block_digests
+from hwvirt.link.messages import Reply, Request, Slice, Write, Written
+from hwvirt.trace import Trace
+
+from .desk import BLOCK, Desk
+
+
+def _write(volume: int, sequence: int) -> Write:
+    return Write(volume, 0, [Slice(0, 1, sequence)], (bytes(BLOCK),), array("I", [0]))
+
+
+class _Peer:
+    """Keeps what is asked; the test answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Request, asyncio.Future[Reply]]] = []
+
+    def request(self, message: Request) -> asyncio.Future[Reply]:
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.asked.append((message, answer))
+        return answer
+
+    async def answer(self, index: int) -> None:
+        self.asked[index][1].set_result(Written(1, []))
+        await asyncio.sleep(0)
+
+
+async def _mended() -> int:
+    return 1
+
+
+def test_what_waits_in_one_volume_settles_nothing_in_another() -> None:
+    async def story() -> None:
+        peer = _Peer()
+        patient = PatientLink(peer.request, 30.0, Trace("a"), lambda message, reply: None)
+        await patient.came_up(_mended)
+        for volume, sequence in ((0, 100), (1, 5), (0, 101), (1, 6)):
+            patient.ask(_write(volume, sequence))
+        assert [patient.settled_sequence(volume) for volume in range(3)] == [99, 4, 0]
+        await peer.answer(0)
+        await peer.answer(3)
+        assert [patient.settled_sequence(volume) for volume in range(3)] == [100, 4, 0]
+        await peer.answer(1)
+        await peer.answer(2)
+        assert [patient.settled_sequence(volume) for volume in range(3)] == [101, 6, 0]
+        patient.close()
+
+    asyncio.run(story())
+
+
+def test_a_write_of_one_volume_that_waits_for_long_keeps_nothing_of_another(tmp_path: Path) -> None:
+    async def story() -> None:
+        desk = Desk(tmp_path)
+        await desk.start()
+        data = (bytes(BLOCK),)
+        digests = block_digests(data, BLOCK)
+        await desk.store.write(0, [Slice(0, 1, 1)], data, digests)
+        first = await desk.store.write(1, [Slice(0, 1, 1)], data, digests)
+        assert await desk.store.write(1, [Slice(0, 1, 1)], data, digests) == first
+        for sequence in range(2, 40):
+            desk.store.settled(1, sequence - 1)
+            await desk.store.write(1, [Slice(0, 1, sequence)], data, digests)
+        assert sum(map(len, desk.store._answers.values())) == 2
+        desk.close()
+
+    asyncio.run(story())
