@@ -43,6 +43,35 @@ def test_a_refused_take_takes_nothing() -> None:
     assert (allocator.free, allocator.live) == (2, 8)
 
 
+def holed(*holes: int) -> Allocator:
+    """A full store with free runs of these lengths, one taken block behind each, and 100 free blocks at the end."""
+    allocator = Allocator(sum(holes) + len(holes) + 100)
+    (everything,) = allocator.take(allocator.capacity)
+    at = 0
+    for blocks in (*holes, 100):
+        allocator.give_back([everything._replace(lba=at, blocks=blocks)])
+        at += blocks + 1
+    allocator.settle(allocator.pending())
+    return allocator
+
+
+def test_a_large_write_leaves_short_holes_behind_and_a_small_one_fills_them() -> None:
+    assert [place.blocks for place in holed(3, 9, 1, 7).take(40)] == [9, 31]
+    assert [place.blocks for place in holed(3, 9, 1, 7).take(15)] == [3, 9, 1, 2]
+
+
+def test_a_large_write_takes_short_holes_when_there_is_nothing_else() -> None:
+    allocator = holed(*[2] * 30)
+    assert [place.blocks for place in allocator.take(100)] == [100]
+    assert [place.blocks for place in allocator.take(60)] == [2] * 30
+    assert allocator.free == 0
+
+
+def test_a_large_write_does_not_search_for_ever() -> None:
+    lengths = [place.blocks for place in holed(*[1] * 1000).take(50)]
+    assert lengths == [1] * 50
+
+
 def test_a_position_used_again_never_has_its_former_generation_and_blocks_are_conserved() -> None:
     random_ = random.Random(7)
     allocator = Allocator(200)
@@ -50,7 +79,8 @@ def test_a_position_used_again_never_has_its_former_generation_and_blocks_are_co
     live: dict[int, int] = {}
     for _ in range(5000):
         if random_.random() < 0.6 and allocator.free:
-            for place in allocator.take(random_.randint(1, min(9, allocator.free))):
+            most = random_.choice([1, 9, 60])
+            for place in allocator.take(random_.randint(1, min(most, allocator.free))):
                 for lba in range(place.lba, place.lba + place.blocks):
                     assert lba not in live
                     assert last_generation.get(lba, 0) < place.generation
