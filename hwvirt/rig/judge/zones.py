@@ -73,15 +73,28 @@ class Zones:
 
     def allowed(self) -> Pairs:
         """What a read that begins after everything else may return."""
-        return self._last(self._f - self._base < self._span - 1, ~self.fenced, self._lone, self._f)
+        ended = self.writes.end < self._span - 1
+        zoned = self._last(self._s, self._f, self._f - self._base < self._span - 1, ~self.fenced, self._lone)
+        plain = self._last(self._base + self.writes.start, self._base + self.writes.end, ended, ~self.fenced, self._lone[:0])
+        return self._where_explained(zoned, plain)
 
     def survivors(self) -> Pairs:
         """What may be there after a power cut at the end, none older than what is durable.
 
         Writes without success, too, where a newer acknowledged one fenced them off: they may have come before it.
         """
-        until = np.where(self.writes.sure, self._f, -self._newer()[0])
-        return self._last(self.writes.durable, self.writes.sure | self.fenced, self._lone[:0], until)
+        writes, candidates, fence = self.writes, self.writes.sure | self.fenced, -self._newer()[0]
+        start, end = self._base + writes.start, self._base + writes.end
+        zoned = self._last(self._s, np.where(writes.sure, self._f, fence), writes.durable, candidates, self._lone[:0])
+        plain = self._last(start, np.where(writes.sure, end, fence), writes.durable, candidates, self._lone[:0])
+        return self._where_explained(zoned, plain)
+
+    def _where_explained(self, zoned: Pairs, plain: Pairs) -> Pairs:
+        """Reads say more about the order of writes than the writes alone, but not where no order explains the reads."""
+        accused = [found.lba[(found.rule == Rule.ORDER) | (found.rule == Rule.LATE)] for found in self._found]
+        unexplained = np.concatenate(accused)
+        good, poor = ~np.isin(zoned.lba, unexplained), np.isin(plain.lba, unexplained)
+        return distinct(np.append(zoned.lba[good], plain.lba[poor]), np.append(zoned.version[good], plain.version[poor]))
 
     def _base_of(self, lba: Ints) -> Ints:
         return np.searchsorted(self._blocks, lba) * self._span
@@ -187,13 +200,13 @@ class Zones:
         far, who = _Reach(at, at).before(base + reads.start)
         return np.where(far >= base, self.writes.version[sure[who]], FOREIGN)
 
-    def _last(self, counted: Bools, candidates: Bools, lone: Ints, until: Ints) -> Pairs:
-        """The candidates that need not come before any counted cluster of another version; each came by `until`."""
+    def _last(self, s: Ints, f: Ints, counted: Bools, candidates: Bools, lone: Ints) -> Pairs:
+        """The candidates that need not come before any counted cluster of another version: none starts after their end."""
         rows = np.flatnonzero(counted)
         data_rows = rows[self._data[rows]]
-        everything, owners = np.concatenate((self._s[rows], lone)), np.concatenate((rows, np.full(len(lone), -1)))
-        beaten = self._furthest_other(everything, owners) > until
-        beaten_zero = self._furthest_other(self._s[data_rows], data_rows) > until
+        everything, owners = np.concatenate((s[rows], lone)), np.concatenate((rows, np.full(len(lone), -1)))
+        beaten = self._furthest_other(everything, owners) > f
+        beaten_zero = self._furthest_other(s[data_rows], data_rows) > f
         keep = np.flatnonzero(candidates & ~np.where(self._data, beaten, beaten_zero))
         return distinct(self.writes.lba[keep], self.writes.version[keep])
 
