@@ -17,18 +17,18 @@ _SYSTEM = Path("/")
 
 def udev_install(root: _Root = _SYSTEM) -> ExitCode:
     """Install rules, systemd unit, user and directories, and put them in force. Takes root."""
-    from hwvirt.disk.guard.install import install, this_program  # noqa: PLC0415  slow to load
+    from hwvirt.disk.guard.install import install  # noqa: PLC0415  slow to load
 
-    for line in install(root, this_program()):
+    for line in install(root):
         print(line)
     return ExitCode.PASSED
 
 
 def udev_check(root: _Root = _SYSTEM) -> ExitCode:
     """Tell whether all of that is there and in force. Exit code 4 when it is not."""
-    from hwvirt.disk.guard.install import check, this_program  # noqa: PLC0415  slow to load
+    from hwvirt.disk.guard.install import check  # noqa: PLC0415  slow to load
 
-    checks = list(check(root, this_program()))
+    checks = list(check(root))
     for name, ok, found, advice in checks:
         print(f"{'ok' if ok else 'missing':<8} {name:<34} {found}" + ("" if ok else f": {advice}"))
     return ExitCode.PASSED if all(ok for _, ok, _, _ in checks) else ExitCode.INFRASTRUCTURE

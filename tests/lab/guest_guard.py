@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hwvirt.disk.discovery.found import discover
 from hwvirt.disk.discovery.identity import DiskIdentity
-from hwvirt.disk.discovery.sysfs import list_identities
+from hwvirt.disk.discovery.listing import list_identities
 from hwvirt.disk.guard.admit import admit
 from hwvirt.disk.guard.arm import arm, disarm
 from hwvirt.disk.guard.wanted import Wanted

@@ -12,9 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hwvirt.disk.discovery.listing import list_identities
 from hwvirt.disk.discovery.place import Place
 from hwvirt.disk.discovery.removable import Presence, RemovableDisk
-from hwvirt.disk.discovery.sysfs import list_identities
 from hwvirt.disk.discovery.watch import DiskWatch
 from hwvirt.disk.passthrough import SgDisk
 from hwvirt.scsi.cdb import read_16

@@ -7,7 +7,7 @@ from enum import Enum
 
 from hwvirt.disk.discovery.content import Content, opened, read_content
 from hwvirt.disk.discovery.identity import DiskIdentity
-from hwvirt.disk.discovery.sysfs import list_identities
+from hwvirt.disk.discovery.listing import list_identities
 from hwvirt.disk.discovery.uses import Use, find_uses
 from hwvirt.errors import DiskError
 from hwvirt.scsi.volume import Extent

@@ -1,4 +1,4 @@
-"""The SCSI disks of this machine, from what the kernel tells in sysfs. No disk is asked, no udev is needed.
+"""A SCSI disk's identity, from what the kernel tells in sysfs. No disk is asked.
 
 Ref: Documentation/ABI/testing/sysfs-block, sysfs-bus-scsi; T10 SPC-4 7.8 for the pages in vpd_pg80.
 """
@@ -6,15 +6,12 @@ Ref: Documentation/ABI/testing/sysfs-block, sysfs-bus-scsi; T10 SPC-4 7.8 for th
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
-
-import pyudev
 
 from hwvirt.disk.discovery.identity import DiskIdentity, WriteCache
 from hwvirt.scsi.vpd import decode_serial
 
-__all__ = ["block_node", "list_identities", "read_identity"]
+__all__ = ["read_identity", "scsi_device"]
 
 _DISK_TYPE = "0"
 _SECTOR_BYTES = 512  # sysfs counts in these, whatever the disk's blocks are
@@ -28,13 +25,6 @@ _TRANSPORTS = {  # what a device's path in sysfs passes through; the nearest to 
     "virtio": r"/virtio\d+/",
     "virtual": r"/(pseudo_\d+|tcm_loop_\d+)/",
 }
-
-
-def list_identities() -> list[DiskIdentity]:
-    """All SCSI disks, in the order of their addresses."""
-    devices = _udev().list_devices(subsystem="scsi", DEVTYPE="scsi_device")
-    paths = sorted((Path(device.sys_path) for device in devices), key=_address_order)
-    return [identity for path in paths if (identity := read_identity(path)) is not None]
 
 
 def read_identity(device: Path) -> DiskIdentity | None:
@@ -60,23 +50,11 @@ def read_identity(device: Path) -> DiskIdentity | None:
     )
 
 
-def block_node(node: str) -> str | None:
-    """The block node of the disk that a /dev/sgN belongs to, or `node` itself when it is one; None without any."""
+def scsi_device(node: str) -> Path | None:
+    """The folder of the SCSI device that a /dev/sdX or /dev/sgN belongs to; None for any other node."""
     name = Path(node).name
-    if (Path("/sys/class/block") / name).exists():
-        return node
-    block = _entry(Path("/sys/class/scsi_generic") / name / "device" / "block")
-    return f"/dev/{block}" if block else None
-
-
-@cache
-def _udev() -> pyudev.Context:
-    """Made once: it starts a program to find its library."""
-    return pyudev.Context()
-
-
-def _address_order(device: Path) -> tuple[int, ...]:
-    return tuple(int(number) for number in device.name.split(":"))
+    folders = (Path("/sys/class") / kind / name / "device" for kind in ("block", "scsi_generic"))
+    return next((folder.resolve() for folder in folders if (folder / "type").exists()), None)
 
 
 def _transport(path: str) -> str:

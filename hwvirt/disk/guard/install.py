@@ -13,7 +13,7 @@ from typing import NamedTuple
 import hwvirt
 from hwvirt.errors import InfrastructureError
 
-__all__ = ["GROUP", "Check", "check", "install", "installed_files", "this_program"]
+__all__ = ["GROUP", "Check", "check", "install", "installed_files"]
 
 GROUP = "hwvirt"
 
@@ -23,7 +23,6 @@ _TARGETS = {  # file of udev-rules/ → where it goes
     "hwvirt.tmpfiles.conf": "etc/tmpfiles.d/hwvirt.conf",
     "hwvirt-controller@.service": "etc/systemd/system/hwvirt-controller@.service",
 }
-_SHIPPED_PROGRAM = "/usr/bin/hwvirt"
 _ACTIVATION = (
     ("systemd-sysusers", "hwvirt.conf"),
     ("systemd-tmpfiles", "--create", "hwvirt.conf"),
@@ -43,27 +42,24 @@ class Check(NamedTuple):
     advice: str
 
 
-def this_program() -> str:
-    """How the system can start this very hwvirt."""
-    script = Path(sys.executable).with_name("hwvirt")
-    return str(script) if script.exists() else f"{sys.executable} -m hwvirt"
-
-
-def installed_files(root: Path, program: str) -> dict[Path, str]:
-    """Path → text of every file below `root`, with `program` in the place of /usr/bin/hwvirt. Raises InfrastructureError."""
+def installed_files(root: Path, python: str = sys.executable) -> dict[Path, str]:
+    """Path → text of every file below `root`, made to start the hwvirt of that `python`. Raises InfrastructureError."""
     package = Path(hwvirt.__file__).parent
     for folder in (package / "udev-rules", package.parent / "udev-rules"):
         if folder.is_dir():
-            return {
-                root / target: (folder / name).read_text().replace(_SHIPPED_PROGRAM, program)
-                for name, target in _TARGETS.items()
-            }
+            return {root / target: _starting(python, (folder / name).read_text()) for name, target in _TARGETS.items()}
     raise InfrastructureError(f"{package} came without udev-rules.", next_step="Install hwvirt from its sources.")
 
 
-def install(root: Path, program: str) -> Iterator[str]:
+def _starting(python: str, text: str) -> str:
+    script = Path(python).with_name("hwvirt")
+    program = str(script) if script.exists() else f"{python} -m hwvirt"
+    return text.replace("/usr/bin/hwvirt", program).replace("/usr/bin/python3", python)
+
+
+def install(root: Path, python: str = sys.executable) -> Iterator[str]:
     """Writes the files and puts them in force, where `root` is the running system. Yields what was done. Raises OSError."""
-    for path, text in installed_files(root, program).items():
+    for path, text in installed_files(root, python).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o644)
@@ -79,10 +75,10 @@ def install(root: Path, program: str) -> Iterator[str]:
         yield f"{how} {' '.join(command)}"
 
 
-def check(root: Path, program: str) -> Iterator[Check]:
+def check(root: Path, python: str = sys.executable) -> Iterator[Check]:
     """What has to be so that armed disks are open to the group, and controllers run as a user of it."""
     again = "hwvirt udev install"
-    for path, text in installed_files(root, program).items():
+    for path, text in installed_files(root, python).items():
         name = f"{path.parent.name}/{path.name}"
         try:
             same = path.read_text() == text
@@ -93,8 +89,8 @@ def check(root: Path, program: str) -> Iterator[Check]:
     yield _group()
     running = Path("/run/udev/control").exists()
     yield Check("udev", running, "runs" if running else "does not run", "Start systemd-udevd.")
-    hidden = program.startswith(_HOMES)
-    where = f"{program} lies in a home, which the service cannot see" if hidden else program
+    hidden = python.startswith(_HOMES)
+    where = f"{python} lies in a home, which the service cannot see" if hidden else python
     yield Check("program", not hidden, where, "Install hwvirt outside of homes, for instance below /opt.")
 
 

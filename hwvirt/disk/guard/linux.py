@@ -17,7 +17,7 @@ from pathlib import Path
 from hwvirt.disk.discovery.content import Content, read_content, read_label_bytes
 from hwvirt.disk.discovery.identity import DiskIdentity
 from hwvirt.disk.discovery.label import LABEL_BYTES
-from hwvirt.disk.discovery.sysfs import list_identities
+from hwvirt.disk.discovery.listing import list_identities
 from hwvirt.disk.discovery.uses import Use, claimant, find_uses
 from hwvirt.disk.facts import describe_disk
 from hwvirt.disk.guard.probe import ClaimedElsewhereError
