@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -17,14 +18,14 @@ from hwvirt.disk.discovery.signatures import Signature
 from hwvirt.errors import DiskError
 from tests.disk.discovery.test_label import LABEL, WHOLE
 
-SIZE = 16 << 20
-MIB = 1 << 20
+SIZE = 4 << 20
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "disk"
-    path.write_bytes(bytes(SIZE))
+    path.touch()
+    os.truncate(path, SIZE)
     return path
 
 
@@ -40,7 +41,7 @@ def put(image: Path, offset: int, data: bytes) -> None:
 
 
 def mbr(image: Path) -> None:
-    entry = struct.pack("<B3sB3sII", 0, b"\0\0\0", 0x83, b"\0\0\0", 2048, 4096)
+    entry = struct.pack("<B3sB3sII", 0, b"\0\0\0", 0x83, b"\0\0\0", 2048, 2048)
     put(image, 446, entry)
     put(image, 510, b"\x55\xaa")
 
