@@ -25,6 +25,7 @@ SEGMENTS_MOST = 64
 _PROBE_RESERVE_BYTES = 192  # of the buffer, for packets without data: answers and probes
 _HELLO_RESERVE_BYTES = 64  # of the buffer, for what goes over the line outside sessions
 _LEAST_WAIT_S = 0.02
+_PATIENT_PROBES = 2  # on a bad line a probe or its answer is lost as anything else; only then pauses double
 _DOUBLINGS_MOST = 6
 
 
@@ -55,7 +56,7 @@ class Sender:
         self._again: deque[int] = deque()
         self._next_segment = 0
         self._asked_at = 0.0
-        self._doublings = 0
+        self._probes = 0  # since the last answer
         self._rtt_s: float | None = None
         self._rtt_spread_s = 0.0
 
@@ -130,7 +131,7 @@ class Sender:
             elif self._carried_by.get(sent.segment) == number:
                 self._again.append(sent.segment)
         if news:
-            self._doublings = 0
+            self._probes = 0
         return True
 
     def probe_at(self) -> float:
@@ -138,13 +139,14 @@ class Sender:
         if not any(sent.wants_answer for sent in self._under_way.values()):
             return float("inf")
         wait_s = 2 * self._delay_s if self._rtt_s is None else self._rtt_s + 4 * self._rtt_spread_s
-        return self._asked_at + max(_LEAST_WAIT_S, wait_s + self._delay_s) * 2.0**self._doublings
+        doublings = min(max(0, self._probes - _PATIENT_PROBES), _DOUBLINGS_MOST)
+        return self._asked_at + max(_LEAST_WAIT_S, wait_s + self._delay_s) * 2.0**doublings
 
     def probed(self, now: float) -> None:
-        """A probe is sent, or would be if it had room: the next one waits longer."""
+        """A probe is sent, or would be if it had room."""
         self._statistics.probes += 1
+        self._probes += 1
         self._asked_at = now
-        self._doublings = min(self._doublings + 1, _DOUBLINGS_MOST)
 
     def _measure(self, rtt_s: float) -> None:
         """Ref: RFC 6298 2.2, 2.3."""

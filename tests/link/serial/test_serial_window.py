@@ -25,7 +25,7 @@ def carried(spoil_a: Spoil | None = None, spoil_b: Spoil | None = None, of: Line
     for end in bench.ends:
         end.line.send([DATA])
     assert bench.run(120, lambda: len(bench.a.got) >= len(DATA) and len(bench.b.got) >= len(DATA))
-    bench.run(3.0)
+    bench.run(10.0)
     assert (bytes(bench.a.got), bytes(bench.b.got)) == (DATA, DATA)
     assert bench.a.losses + bench.b.losses == 0
     assert bench.a.line.idle
