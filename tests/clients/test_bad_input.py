@@ -217,7 +217,7 @@ def test_controller_alone_gives_up_within_its_time(desk: Desk) -> None:
         config = desk.a(port, link__up_within_s=1.0)
         began = time.monotonic()
         ended = complaint(hwvirt("controller", config))
-        assert 1.0 <= time.monotonic() - began < 6.0
+        assert 1.0 <= time.monotonic() - began < 15.0  # most of it is the start of a process
     said = f"link: nobody listens on 127.0.0.1:{port}. Start the other controller, or correct the address."
     assert ended == (4, said)
 
