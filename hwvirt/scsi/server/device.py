@@ -30,8 +30,9 @@ __all__ = ["DeviceServer", "run_now"]
 
 T = TypeVar("T")
 _ALWAYS: Final = {**CONDITION, **INFORMATION}
-_READ: Final = Kind.READ  # to look up a member of an enum is a call; the data path does without
-_IS_GOOD: Final = Status.GOOD
+# To look up a member of an enum is a call; the data path does without.
+_READ, _WRITE_DURABLE, _IS_GOOD = Kind.READ, Kind.WRITE_DURABLE, Status.GOOD
+_VOLATILE, _DURABLE = Durability.VOLATILE, Durability.DURABLE
 _GOOD: Final = Completion(_IS_GOOD)
 _ALONE_OPCODES: Final = frozenset(bytes([row.opcode]) for row in ALONE)
 _OPCODES: Final = frozenset(row.opcode for row in opcodes.COMMANDS)
@@ -50,13 +51,16 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class _Run:
-    """Consecutive transfers of one kind: their places in the batch, and what the volume is asked for."""
+    """Consecutive transfers of one kind: their places in the batch, what the volume is asked for, and where they end."""
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+    __slots__ = ("end", "indexes", "kind", "reads", "writes")
+
+    def __init__(self, start: int) -> None:
+        self.kind = _READ
         self.indexes: list[int] = []
         self.reads: list[Extent] = []
         self.writes: list[Write] = []
+        self.end = start
 
 
 class DeviceServer:
@@ -90,55 +94,56 @@ class DeviceServer:
         answers = [_GOOD] * len(batch)
         index = 0
         while index < len(batch):
-            if not self._gate.enter_now():
-                await self._gate.enter()
-            try:
-                index = await self._together(batch, index, answers)
-            finally:
-                self._gate.leave()
-            if index < len(batch):
+            if batch[index].cdb[:1] in _ALONE_OPCODES:
                 async with self._gate.alone():
                     answers[index] = await self._one(batch[index])
                 index += 1
+                continue
+            if not self._gate.enter_now():
+                await self._gate.enter()
+            try:
+                run = self._gather(batch, index, answers)
+                if run.indexes:
+                    await self._transfer(run, batch, answers)
+                elif run.end == index:
+                    answers[index] = await self._one(batch[index])
+                    run.end += 1
+                index = run.end
+            finally:
+                self._gate.leave()
         return answers
 
-    async def _together(self, batch: Sequence[Command], start: int, answers: list[Completion]) -> int:
-        """Executes from `start` up to the first command that must be alone, whose index it returns."""
+    def _gather(self, batch: Sequence[Command], start: int, answers: list[Completion]) -> _Run:
+        """The transfers of one kind from `start` on. Those for which the volume is not needed are answered."""
         unit = self._unit
         block_bytes = unit.volume.block_bytes
-        run: _Run | None = None
+        run = _Run(start)
         for index in range(start, len(batch)):
             command = batch[index]
             form = FORMS.get(command.cdb[:1])
             if form is None or unit.attentions or unit.stopped:
-                if run is not None:
-                    await self._transfer(run, batch, answers)
-                    run = None
-                if command.cdb[:1] in _ALONE_OPCODES:
-                    return index
-                answers[index] = await self._one(command)
-                continue
+                break
             try:
-                kind, extent = admit(unit, form, command.cdb)
-                data = front(command.data_out, extent.blocks * block_bytes) if kind is not _READ else ()
+                kind, lba, blocks = admit(unit, form, command.cdb)
+                data = command.data_out
+                if kind is not _READ and length(data) != blocks * block_bytes:
+                    data = front(data, blocks * block_bytes)
             except CheckCondition as refusal:
                 answers[index] = self._failed(command, refusal.sense)
-                continue
-            if not extent.blocks:
-                answers[index] = _done(command, (), 0)
-                continue
-            if run is None or kind is not run.kind:
-                if run is not None:
-                    await self._transfer(run, batch, answers)
-                run = _Run(kind)
-            run.indexes.append(index)
-            if kind is _READ:
-                run.reads.append(extent)
             else:
-                run.writes.append(Write(extent.lba, data))
-        if run is not None:
-            await self._transfer(run, batch, answers)
-        return len(batch)
+                if not blocks:
+                    answers[index] = _done(command, (), 0)
+                elif run.indexes and kind is not run.kind:
+                    break
+                else:
+                    run.kind = kind
+                    run.indexes.append(index)
+                    if kind is _READ:
+                        run.reads.append(Extent(lba, blocks))
+                    else:
+                        run.writes.append(Write(lba, data))
+            run.end = index + 1
+        return run
 
     async def _transfer(self, run: _Run, batch: Sequence[Command], answers: list[Completion]) -> None:
         """Has the volume do what was gathered."""
@@ -155,8 +160,7 @@ class DeviceServer:
                 else:
                     answers[index] = _done(command, data, 0)
             return
-        durability = Durability.DURABLE if run.kind is Kind.WRITE_DURABLE else Durability.VOLATILE
-        results = await volume.write(run.writes, durability)
+        results = await volume.write(run.writes, _DURABLE if run.kind is _WRITE_DURABLE else _VOLATILE)
         for index, write, result in zip(run.indexes, run.writes, results, strict=True):
             command = batch[index]
             if result is not None:

@@ -17,7 +17,6 @@ from hwvirt.scsi import opcodes
 from hwvirt.scsi.opcodes import Cdb, Direction
 from hwvirt.scsi.sense import INVALID_FIELD_IN_CDB, LBA_OUT_OF_RANGE, CheckCondition
 from hwvirt.scsi.server.unit import Unit
-from hwvirt.scsi.volume import Extent
 
 __all__ = ["FORMS", "Form", "Kind", "admit", "front"]
 
@@ -49,8 +48,8 @@ _FUA: Final = 0x08
 _PROTECT: Final = 0xE0  # no protection information is kept
 
 
-def admit(unit: Unit, form: Form, cdb: bytes) -> tuple[Kind, Extent]:
-    """What the command transfers. Raises CheckCondition when the unit does not do that."""
+def admit(unit: Unit, form: Form, cdb: bytes) -> tuple[Kind, int, int]:
+    """How the command transfers which blocks: kind, LBA, blocks. Raises CheckCondition when the unit does not do that."""
     if len(cdb) < form.size:
         raise CheckCondition(INVALID_FIELD_IN_CDB)
     flags, lba, blocks, control = form.unpack(cdb)
@@ -58,17 +57,15 @@ def admit(unit: Unit, form: Form, cdb: bytes) -> tuple[Kind, Extent]:
         raise CheckCondition(INVALID_FIELD_IN_CDB)
     if lba + blocks > unit.volume.blocks:
         raise CheckCondition(LBA_OUT_OF_RANGE)
-    if form.kind is not _READ:
+    kind = form.kind_with_fua if flags & _FUA else form.kind
+    if kind is not _READ:
         unit.refuse_if_protected()
-    return form.kind_with_fua if flags & _FUA else form.kind, Extent(lba, blocks)
+    return kind, lba, blocks
 
 
 def front(pieces: Pieces, size_bytes: int) -> Pieces:
-    """The first bytes of the pieces; the pieces themselves when that is all. Raises CheckCondition when there are fewer."""
-    rest = length(pieces) - size_bytes
-    if not rest:
-        return pieces
-    if rest < 0:
+    """The first bytes of the pieces. Raises CheckCondition when there are fewer."""
+    if length(pieces) < size_bytes:
         raise CheckCondition(INVALID_FIELD_IN_CDB)
     kept = []
     for piece in pieces:
