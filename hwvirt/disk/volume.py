@@ -103,7 +103,7 @@ class DiskVolume:
     ) -> list[CheckCondition | None]:
         """Neighbours in the batch are one WRITE(16). Durable: with FUA, or with a flush behind where that is better."""
         size = self.block_bytes
-        extents = [Extent(lba, length(data) // size) for lba, data in writes]
+        extents = [(lba, length(data) // size) for lba, data in writes]
         self._refuse_outside(extents)
         if self.access is _READ_ONLY:
             return [CheckCondition(WRITE_PROTECTED.at(lba)) for lba, _ in extents]
@@ -142,7 +142,7 @@ class DiskVolume:
         """Everything lies here."""
         return [(extent.blocks, Residency.FIRST)]
 
-    def _refuse_outside(self, extents: Sequence[Extent]) -> None:
+    def _refuse_outside(self, extents: Sequence[tuple[int, int]]) -> None:
         most = self.blocks
         for lba, blocks in extents:
             if lba < 0 or blocks < 0 or lba + blocks > most:
@@ -198,7 +198,7 @@ class DiskVolume:
             loop = asyncio.get_running_loop()
             waits = [loop.run_in_executor(self._threads, self._execute, command) for command in commands]
             ends = await asyncio.gather(*waits)
-        outcomes = [self._judged(command, end) for command, end in zip(commands, ends, strict=True)]
+        outcomes = list(map(self._judged, commands, ends))
         if len(outcomes) == len(groups) and all(groups):  # a command each, as nearly always
             return outcomes
         merged: list[Pieces | CheckCondition] = []
