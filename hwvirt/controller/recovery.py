@@ -47,11 +47,13 @@ async def reconcile(volume: RedirectVolume, store: Store) -> None:
     orphans = rows_live[volume.map.positions_at(rows_live["lba"]) != _packed(rows_live)]
     # The ledger decides what there is to give up: whatever was waiting for a flush is among its orphans.
     volume.superseded = _placements(orphans)
+    volume.reconciled += 1
     volume.sequence = max(volume.sequence, volume.map.last_sequence(), int(rows["sequence"].max(initial=0)))
 
 
 def _newest_of_each_block(rows: Rows) -> Rows:
-    order = np.lexsort((rows["position"], rows["sequence"], rows["lba"]))
+    # What was sent twice has two rows with one number: the map names the one that was taken last.
+    order = np.lexsort((rows["position"], rows["generation"], rows["sequence"], rows["lba"]))
     rows = rows[order]
     last = np.append(np.diff(rows["lba"]) != 0, True)[: len(rows)]
     newest: Rows = rows[last]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hwvirt.buffers import Buffer, Pieces, joined, length
-from hwvirt.controller.correlation import CorrelationMap, Rows, Run
+from hwvirt.controller.correlation import CorrelationMap, Run
 from hwvirt.controller.gate import RangeGate
 from hwvirt.controller.map_journal import MapJournal
 from hwvirt.controller.states import State
@@ -70,6 +70,7 @@ class RedirectVolume:
         self.unflushed = Unflushed()
         self.superseded: list[Placement] = []
         self.given_up_blocks = 0
+        self.reconciled = 0
         self.state = State.OWN
         self.committed_below = 0
         self.sequence = 0
@@ -262,32 +263,26 @@ class RedirectVolume:
 
     async def _flush_epoch(self) -> bool:
         """One flush; False when the store has restarted meanwhile, so that it says nothing about what was taken here."""
-        epoch, mark, sequence = self.store.epoch, self.unflushed.mark(), self.sequence
+        epoch, mark, sequence, reconciled = self.store.epoch, self.unflushed.mark(), self.sequence, self.reconciled
         changes = self.map.take_changes()
         superseded, self.superseded = self.superseded, []
+        covered = written = False
         try:
             covered = await self.store.flush(self.number) == epoch
             if covered:
                 await self.journal.add(changes, sequence)
-        except BaseException:
-            self._untake(changes, superseded)
-            raise
-        if not covered:
-            self._untake(changes, superseded)
-            return False
-        self.unflushed.drop_before(mark)
-        if superseded:
-            try:
-                await self.store.free(self.number, superseded)
-            except BaseException:
+                written = True
+                self.unflushed.drop_before(mark)
+                if superseded:
+                    await self.store.free(self.number, superseded)
+                    self.given_up_blocks += sum(place.blocks for place in superseded)
+                    superseded = []
+        finally:
+            if not written:
+                self.map.put_back(changes)
+            if reconciled == self.reconciled:  # else the ledger has told anew what there is to give up
                 self.superseded += superseded
-                raise
-            self.given_up_blocks += sum(place.blocks for place in superseded)
-        return True
-
-    def _untake(self, changes: Rows, superseded: list[Placement]) -> None:
-        self.map.put_back(changes)
-        self.superseded += superseded
+        return covered
 
 
 def _together(parts: Sequence[Pieces | CheckCondition], runs: Sequence[Run]) -> Pieces | CheckCondition:

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from hwvirt.controller.states import State
-from hwvirt.link.messages import Drop, Flush, Free, Placement, Read, Request, Unmap, Write
+from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
 from hwvirt.units import Deadline
 
@@ -250,3 +250,34 @@ def test_number_of_a_write_that_was_never_sent_is_not_missed_in_the_ledger(tmp_p
         assert await sides.read(5, 2) == [1, *sides.original(6)]
 
     _on_cut_sides(tmp_path, story, stall_s=0.1)
+
+
+def test_flush_that_begins_while_the_volume_is_mended_gives_up_nothing_that_is_named(tmp_path: Path) -> None:
+    """The store had it all, and died before it could say so: each block has two rows with the same sequence number."""
+
+    async def story(sides: CutSides) -> None:
+        for _ in range(3):  # so that the store has room in front of what it holds
+            await sides.flush()
+            for lba in range(10, 20):
+                await sides.write(lba, lba)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Flush)
+        await _refused(sides.flush())
+        flushes: list[asyncio.Task[None]] = []
+
+        def flush_begins(request: Request) -> bool:
+            if isinstance(request, Query) and not flushes:
+                flushes.append(asyncio.create_task(sides.flush()))
+            return False
+
+        sides.cut_when = flush_begins
+        await sides.stop_b()
+        await sides.start_b_side()
+        await sides.side_a.patient.wait_ready(Deadline.after(10))
+        assert await sides.read(10, 10) == [*range(10, 20)]
+        await asyncio.gather(*flushes)
+        await sides.flush()
+        assert len(flushes) == 1
+        assert await sides.read(10, 10) == [*range(10, 20)]
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story, stall_s=0.3)
