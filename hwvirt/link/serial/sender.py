@@ -52,8 +52,7 @@ class Sender:
         self._under_way: dict[int, _Sent] = {}
         self._under_way_bytes = 0
         self._segments: dict[int, bytes] = {}  # not known to have come, in order
-        self._carried_by: dict[int, int] = {}  # the newest transmission of each
-        self._again: deque[int] = deque()
+        self._again: deque[int] = deque()  # of these, those whose transmission was lost; all others have one under way
         self._next_segment = 0
         self._asked_at = 0.0
         self._probes = 0  # since the last answer
@@ -65,11 +64,6 @@ class Sender:
         """Whether all that was cut has come."""
         return not self._segments
 
-    @property
-    def rtt_s(self) -> float:
-        """The smoothed time from a frame's end to its answer; a guess before the first answer."""
-        return self._delay_s if self._rtt_s is None else self._rtt_s
-
     def has_room(self, size_bytes: int, *, data: bool) -> bool:
         """Whether a frame of that size may be sent now."""
         limit = self._limit_bytes if data else self._small_limit_bytes
@@ -77,17 +71,14 @@ class Sender:
 
     def has_segment(self, unsent: bool) -> bool:
         """Whether `next_segment` has one, if `cut` has data."""
-        while self._again and self._again[0] not in self._segments:
-            self._again.popleft()
         return bool(self._again) or (unsent and self._window_is_open)
 
     def next_segment(self) -> tuple[int, bytes] | None:
         """The segment to send now and its data: one that was lost, or else a new one."""
-        while self._again:
+        if self._again:
             segment = self._again.popleft()
-            if segment in self._segments:
-                self._statistics.resent_segments += 1
-                return segment, self._segments[segment]
+            self._statistics.resent_segments += 1
+            return segment, self._segments[segment]
         data = self._cut() if self._window_is_open else b""
         if not data:
             return None
@@ -105,8 +96,6 @@ class Sender:
         self.number += 1
         self._under_way[self.number] = _Sent(segment, wants_answer, size_bytes, gone_at)
         self._under_way_bytes += size_bytes
-        if segment is not None:
-            self._carried_by[segment] = self.number
         if wants_answer:
             self._asked_at = gone_at
 
@@ -126,9 +115,8 @@ class Sender:
             if sent.segment is None:
                 continue
             if came:
-                self._segments.pop(sent.segment, None)
-                self._carried_by.pop(sent.segment, None)
-            elif self._carried_by.get(sent.segment) == number:
+                del self._segments[sent.segment]
+            else:
                 self._again.append(sent.segment)
         if news:
             self._probes = 0
