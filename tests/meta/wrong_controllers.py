@@ -90,7 +90,7 @@ def torn_block() -> None:
         whole = bytearray(b"".join(data))
         size = len(whole) // len(digests)
         whole[size // 2 : size] = bytes(size - size // 2)
-        return await inner(self, volume, slices, [bytes(whole)], block_digests([bytes(whole)], size))
+        return list(await inner(self, volume, slices, [bytes(whole)], block_digests([bytes(whole)], size)))
 
     LinkStore.write = write  # type: ignore[method-assign]
 
