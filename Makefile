@@ -11,8 +11,8 @@ help:                ## this list
 run: $(READY)        ## set up where needed, then run rigs/quickstart.yaml (or RIG=file)
 	$(BIN)/hwvirt run $(RIG)
 
-test: check          ## set up where needed, then everything in check and every test
-	$(BIN)/pytest
+test: check          ## set up where needed, then everything in check and every test, two at a time
+	$(BIN)/pytest -n 2 --dist loadscope
 
 check: lint types imports  ## ruff, mypy --strict and the rules of the house
 	@echo "check: sound"

@@ -103,8 +103,8 @@ def qemu(folder: Path) -> Iterator[str]:
         stack.enter_context(running(["qemu-nbd", "-t", "-f", "raw", "-k", str(store), str(second)]))
         wait_for(store)
         overlay = f"nbd+unix:///?socket={store}"
-        size = f"{SIZE_MIB}M"
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(first), "-F", "raw", overlay, size], check=True)
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(first), "-F", "raw", overlay, f"{SIZE_MIB}M"]
+        subprocess.run(create, check=True)
         layers = f"driver=qcow2,file.driver=nbd,file.server.type=unix,file.server.path={store}"
         stack.enter_context(running(["qemu-nbd", "-t", "-k", str(front), "--image-opts", layers]))
         wait_for(front)

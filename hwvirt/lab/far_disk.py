@@ -2,8 +2,8 @@
 
     python -m hwvirt.lab.far_disk HOST:PORT /dev/sgN WITNESS        in the kernel that has the disk
 
-A request is a line of JSON, {"cdb": HEX, "length": N} or {"witness": true}; the answer is a line of JSON with "size", and then
-so many bytes. Only commands that change nothing are executed.
+A request is a line of JSON, {"cdb": HEX, "length": N} or {"witness": true}; the answer is a line of JSON with "size", and
+then so many bytes. Only commands that change nothing are executed.
 """
 
 from __future__ import annotations
