@@ -157,10 +157,10 @@ def test_busy_disk_is_asked_again_until_the_deadline(disk: SgDisk, kernel: FakeK
     assert len(kernel.seen) == 7
     kernel.otherwise = lambda seen: busy
     if busy.error is None:
-        assert execute(disk, WRITE, seconds=0.02).status == busy.status
+        assert execute(disk, WRITE, seconds=0.3).status == busy.status
     else:
         with pytest.raises(DiskError, match="there was no room for it"):
-            execute(disk, WRITE, seconds=0.02)
+            execute(disk, WRITE, seconds=0.3)
 
 
 @pytest.mark.parametrize("attention", [RESET, POWER_ON, NEXUS_LOSS, MODE_CHANGED])
