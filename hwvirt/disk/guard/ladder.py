@@ -62,11 +62,9 @@ def _key(wanted: Wanted) -> tuple[str, str]:
 
 
 def _missing(wanted: Wanted, probe: Probe, key: str, given: str) -> Exception:
-    serial = wanted.name.serial
-    if key == "wwn" and serial:
-        for disk in probe.identities():
-            if disk.serial == serial:
-                return wanted.refused(disk, f"it has wwn {disk.wwn or 'none'}, and the rig says {given}", _SCAN)
+    for disk in probe.identities():
+        if wanted.name.serial and disk.serial == wanted.name.serial:
+            return wanted.refused(disk, f"it has wwn {disk.wwn or 'none'}, and the rig says {given}", _SCAN)
     return wanted.refused(None, f"no disk here has {key} {given}", "Plug it in; `hwvirt scan` shows what is here.")
 
 

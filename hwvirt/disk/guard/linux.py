@@ -19,18 +19,26 @@ from hwvirt.disk.discovery.identity import DiskIdentity
 from hwvirt.disk.discovery.label import LABEL_BYTES
 from hwvirt.disk.discovery.listing import list_identities
 from hwvirt.disk.discovery.uses import Use, claimant, find_uses
-from hwvirt.disk.facts import describe_disk
+from hwvirt.disk.facts import DiskFacts, describe_disk
 from hwvirt.disk.guard.probe import ClaimedElsewhereError
 from hwvirt.disk.passthrough import SgDisk
 from hwvirt.errors import DiskError
 from hwvirt.scsi.volume import Access
 from hwvirt.units import Deadline
 
-__all__ = ["LinuxProbe"]
+__all__ = ["LinuxProbe", "as_said"]
 
 _ASK_S = 10.0
 _LOCK_S = 5.0  # udev's probing takes less
 _POLL_S = 0.01
+
+
+def as_said(disk: DiskIdentity, facts: DiskFacts) -> DiskIdentity:
+    """The identity with what the disk itself says in the place of what the kernel noted."""
+    wwn = disk.wwn
+    if wwn.lower().startswith("naa.") and facts.naa != int(wwn[4:], 16):
+        wwn = "" if facts.naa is None else f"naa.{facts.naa:x}"
+    return replace(disk, wwn=wwn, serial=facts.serial, size_bytes=facts.size_bytes, block_bytes=facts.block_bytes)
 
 
 class LinuxProbe:
@@ -47,11 +55,7 @@ class LinuxProbe:
             facts = describe_disk(node, Deadline.after(_ASK_S))
         finally:
             node.close()
-        wwn = disk.wwn
-        if wwn.lower().startswith("naa.") and facts.naa != int(wwn[4:], 16):
-            wwn = "" if facts.naa is None else f"naa.{facts.naa:x}"
-        size = facts.blocks * facts.block_bytes
-        return replace(disk, wwn=wwn, serial=facts.serial, size_bytes=size, block_bytes=facts.block_bytes)
+        return as_said(disk, facts)
 
     def uses(self, disk: DiskIdentity) -> Sequence[Use]:
         """From /proc and /sys."""

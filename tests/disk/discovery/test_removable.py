@@ -82,8 +82,9 @@ def test_present_disk_answers_for_itself_and_is_not_looked_for() -> None:
     assert inner.closed
 
 
-def test_removed_disk_is_not_asked_any_more() -> None:
-    slot, inner = Slot(), Plain()
+@pytest.mark.parametrize("inner", [Plain(), Batching()])
+def test_removed_disk_is_not_asked_any_more(inner: Plain) -> None:
+    slot = Slot()
     disk = RemovableDisk(inner, slot.look)
     slot.occupied = False
     assert disk.look() is Presence.REMOVED

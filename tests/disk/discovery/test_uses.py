@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,40 @@ def test_loop_device_over_a_partition(tree: Tree) -> None:
     tree.write("sys/block/loop7/loop/backing_file", "/dev/sda1\n")
     tree.write("sys/block/loop8/loop/backing_file", "/srv/image\n")
     assert tree.uses() == [("/dev/loop7 shows /dev/sda1", "Detach it (losetup -d /dev/loop7), or name another disk.")]
+
+
+def test_disk_that_is_gone_has_no_uses(tree: Tree) -> None:
+    tree.mount("0:45", "/run", "tmpfs")
+    assert tree.uses("/dev/sdz") == []
+
+
+class TestNamedByAnotherNode:
+    """What mountinfo, swaps and loop devices call by another path is known by its number."""
+
+    @pytest.fixture
+    def other(self, tree: Tree) -> Tree:
+        real = next((node for node in sorted(Path("/dev").iterdir()) if node.is_block_device()), None)
+        if real is None:
+            pytest.skip("this machine shows no block device")
+        number = real.stat().st_rdev
+        tree.device("sdc", f"{os.major(number)}:{os.minor(number)}")
+        (tree.root / "dev").mkdir()
+        (tree.root / "dev/other").symlink_to(real)
+        (tree.root / "dev/file").touch()
+        return tree
+
+    def test_mount_of_a_file_system_with_a_number_of_its_own(self, other: Tree) -> None:
+        other.mount("0:45", "/srv", "/dev/other")
+        other.mount("0:46", "/run", "/dev/file")
+        assert other.uses("/dev/sdc") == [("/dev/sdc is mounted on /srv", "Unmount it (umount /srv), or name another disk.")]
+
+    def test_swap(self, other: Tree) -> None:
+        other.write("proc/swaps", "Filename Type Size Used Priority\n/dev/other partition 1048572 0 -2\n")
+        assert [reason for reason, _ in other.uses("/dev/sdc")] == ["/dev/sdc is swap space"]
+
+    def test_loop_device(self, other: Tree) -> None:
+        other.write("sys/block/loop7/loop/backing_file", "/dev/other\n")
+        assert [reason for reason, _ in other.uses("/dev/sdc")] == ["/dev/loop7 shows /dev/sdc"]
 
 
 class TestClaimant:

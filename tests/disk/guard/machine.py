@@ -56,6 +56,7 @@ class FakeDisk:
     held_by: str = ""
     claims: list[Access] = field(default_factory=list)
     writes: int = 0
+    claimed_for: list[Access] = field(default_factory=list)
 
     def content(self) -> Content:
         try:
@@ -92,6 +93,7 @@ class Machine:
         if found.held_by:
             raise ClaimedElsewhereError(found.held_by)
         found.claims.append(access)
+        found.claimed_for.append(access)
         try:
             yield found
         finally:

@@ -139,11 +139,33 @@ def test_admitted_disk_cannot_be_claimed_mounted_or_armed_by_others(bench: Bench
     os.close(os.open(bench.block, os.O_RDONLY | os.O_EXCL))
 
 
+def test_claim_of_a_run_cannot_write(bench: Bench) -> None:
+    bench.arm()
+    with admit(bench.name, "desk", "first", bench.probe):
+        (fd,) = [number.name for number in Path("/proc/self/fd").iterdir() if number.resolve() == Path(bench.block)]
+        assert fcntl.fcntl(int(fd), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+
+
+def test_label_is_on_the_medium_before_arming_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    monkeypatch.setattr("hwvirt.disk.guard.linux.os.fsync", lambda fd: synced.append(os.pread(fd, 19, 0)))
+    bench.arm()
+    assert synced == [b"hwvirt disk label 1"]
+
+
 def test_another_run_is_named(bench: Bench) -> None:
     pid = bench.hold("claim", "lock")
     refusal = bench.refusal()
     assert refusal.startswith(f"it is claimed by process {pid} ({sys.executable} -c ")
     assert refusal.endswith("). Wait until that run has ended, or stop it.")
+
+
+def test_run_that_begins_between_two_rungs_is_named_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.disk.guard.linux.find_uses", lambda _: [])
+    pid = bench.hold("claim", "lock")
+    refusal = bench.refusal()
+    assert refusal.startswith(f"it is claimed by process {pid} (")
+    assert refusal.endswith(f"). Find out who (fuser -v {bench.block}), or name another disk.")
 
 
 def test_silent_holder_is_refused_by_the_kernel_s_claim(bench: Bench) -> None:

@@ -94,6 +94,12 @@ ALWAYS = [  # refused whether it is to be run, armed or disarmed
         GOOD_DISK + "it has wwn naa.5000c500aabbccdd, and the rig says naa.5000c500ffffffff. " + COMPARE,
         Name(wwn="naa.5000c500ffffffff"),
     ),
+    Case(
+        "wwn differs from the other disk's",
+        "refusing /dev/sdd (ZL2002, 500.1 GB) as disk first of rig desk: "
+        "it has wwn naa.5000c500aabb0011, and the rig says naa.5000c500ffffffff. " + COMPARE,
+        Name(wwn="naa.5000c500ffffffff", serial="ZL2002"),
+    ),
     Case("serial differs", GOOD_DISK + "it has serial ZL2001, and the rig says ZL2002. " + COMPARE, Name(serial="ZL2002")),
     Case(
         "serial in small letters",
@@ -214,6 +220,12 @@ FOREIGN = [  # refused whether it is to be run or armed
         GOOD_DISK + "there is something on it: swap, at byte 4086. "
         "If nothing on it is needed, run wipefs --all /dev/sdc; else name another disk.",
         change=signed("swap", "other", 4086),
+    ),
+    Case(
+        "file system where the window shall be",
+        GOOD_DISK + "there is something on it: xfs file system, at byte 1048576. "
+        "If nothing on it is needed, run wipefs --all /dev/sdc; else name another disk.",
+        change=signed("xfs", "filesystem", 2048 * 512),
     ),
     Case(
         "armed, then something outside the window",
