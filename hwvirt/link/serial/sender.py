@@ -110,8 +110,8 @@ class Sender:
             self._under_way_bytes -= sent.size_bytes
             back = newest - number
             came = back <= MISSED_BITS and not (back and missed >> (back - 1) & 1)
-            if number == newest and sent.wants_answer:
-                self._measure(now - sent.gone_at)
+            if number == newest and sent.wants_answer and (self._rtt_s is None or self._probes < _PATIENT_PROBES):
+                self._measure(now - sent.gone_at)  # not after more probes: it stood still, and is not slow for that
             if sent.segment is None:
                 continue
             if came:

@@ -1,12 +1,12 @@
 """Bytes of any kind, at any moment: a line never fails, keeps little, and still speaks with its peer afterwards.
 
-HWVIRT_FUZZ_INPUTS=1000000 python -m pytest tests/link/serial/test_serial_fuzz.py --timeout=0     a million inputs
+python -m tests.link.serial.test_serial_fuzz 1000000 [SEED]     a million inputs; hypothesis would keep them all
 """
 
 from __future__ import annotations
 
-import os
 import random
+import sys
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ from hwvirt.link.serial.packing import UNPACKED_MOST_BYTES
 from hwvirt.link.serial.sender import SEGMENTS_MOST
 from tests.link.serial.line import traits
 
-INPUTS = int(os.environ.get("HWVIRT_FUZZ_INPUTS", "12000"))
+INPUTS = 10_000
 FUZZ = settings(
     max_examples=INPUTS // 4, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
@@ -100,24 +100,18 @@ def survive(line: Line, data: bytes, step_bytes: int) -> None:
     assert line.received(write_hello(Hello(VERSION, HelloFlag(0), 0x1234, own, 3400)), now) == [LineUp()]
 
 
-@FUZZ
-@given(st.binary(max_size=200), st.integers(1, 200))
-def test_any_bytes_before_a_session(data: bytes, step_bytes: int) -> None:
-    survive(Line(traits(), OURS, 0.0), data, step_bytes)
+def check_any_bytes(chance: random.Random) -> None:
+    survive(Line(traits(), OURS, 0.0), chance.randbytes(chance.randrange(400)), chance.randrange(1, 200))
 
 
-@FUZZ
-@given(seeds)
-def test_any_frames_in_a_session(chance: random.Random) -> None:
+def check_any_frames(chance: random.Random) -> None:
     line = line_up(packs=chance.random() < 0.5)
     line.send([bytes(2000)])
     data = b"".join(any_piece(chance) for _ in range(chance.randrange(8)))
     survive(line, data, chance.choice((1, 17, 200, 4096)) if len(data) < 400 else chance.choice((200, 4096)))
 
 
-@FUZZ
-@given(seeds)
-def test_damage_anywhere_in_a_stream_of_frames_yields_only_frames_that_were_sent(chance: random.Random) -> None:
+def check_damaged_frames(chance: random.Random) -> None:
     sent = [
         Packet(at, at, 0, at, chance.randbytes(chance.randrange(1, 40)), False)
         if chance.random() < 0.8
@@ -148,10 +142,47 @@ def test_damage_anywhere_in_a_stream_of_frames_yields_only_frames_that_were_sent
         del data[:step_bytes]
 
 
-@FUZZ
-@given(seeds)
-def test_any_packets_of_the_peer_itself(chance: random.Random) -> None:
+def check_any_packets(chance: random.Random) -> None:
     line = line_up(packs=chance.random() < 0.5)
     line.send([bytes(5000)])
     line.outgoing(0.0)
     survive(line, b"".join(write_packet(any_packet(chance), SEED) for _ in range(chance.randrange(12))), 4096)
+
+
+@FUZZ
+@given(st.binary(max_size=200), st.integers(1, 200))
+def test_any_bytes_before_a_session(data: bytes, step_bytes: int) -> None:
+    survive(Line(traits(), OURS, 0.0), data, step_bytes)
+
+
+@FUZZ
+@given(seeds)
+def test_any_frames_in_a_session(chance: random.Random) -> None:
+    check_any_frames(chance)
+
+
+@FUZZ
+@given(seeds)
+def test_damage_anywhere_in_a_stream_of_frames_yields_only_frames_that_were_sent(chance: random.Random) -> None:
+    check_damaged_frames(chance)
+
+
+@FUZZ
+@given(seeds)
+def test_any_packets_of_the_peer_itself(chance: random.Random) -> None:
+    check_any_packets(chance)
+
+
+def main(inputs: int, first_seed: int) -> None:
+    checks = (check_any_bytes, check_any_frames, check_damaged_frames, check_any_packets)
+    for number in range(first_seed, first_seed + inputs):
+        try:
+            checks[number % len(checks)](random.Random(number))
+        except BaseException:
+            print(f"seed {number}")
+            raise
+    print(f"{inputs} inputs, nothing found")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int((*sys.argv, "0")[2]))

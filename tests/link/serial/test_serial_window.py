@@ -243,12 +243,55 @@ def test_window_closes_at_what_the_receiver_can_hold_behind_a_missing_segment() 
     assert by.next_segment() is None
 
 
+def test_pauses_between_probes_double_until_an_answer_comes() -> None:
+    by = sender()
+    send(by, 1)
+    assert by.answered(1, 0, 0.1)
+    send(by, 1)
+    now, pauses = 0.0, []
+    for _ in range(6):
+        pauses.append(by.probe_at() - now)
+        now = by.probe_at()
+        by.probed(now)  # there may be no room for it: the next pause begins all the same
+    assert [round(pause / pauses[0]) for pause in pauses] == [1, 1, 1, 2, 4, 8]
+    found = by.next_segment()
+    assert found is not None
+    by.sent(found[0], wants_answer=True, size_bytes=50, gone_at=now)
+    assert by.answered(2, 0, now)
+    assert by.probe_at() == now + pauses[0]  # that it stood still is not how slow it is
+
+
 def test_receiver_confirms_nothing_that_it_does_not_keep() -> None:
     receiver = Receiver(850, 0.01, LineStatistics())
     assert receiver.take(Packet(1, 0, 0, SEGMENTS_MOST, b"too far", False), 50, 0.0) == []
     assert receiver.heard == 0
     assert receiver.take(Packet(2, 0, 0, 0, b"first", False), 50, 0.0) == [b"first"]
     assert (receiver.heard, receiver.missed) == (2, 1)
+
+
+def test_receiver_counts_what_it_has_already_and_keeps_it_once() -> None:
+    statistics = LineStatistics()
+    receiver = Receiver(850, 0.01, statistics)
+    first, third = Packet(1, 0, 0, 0, b"a", False), Packet(2, 0, 0, 2, b"c", False)
+    assert receiver.take(first, 50, 0.0) == [b"a"]
+    assert receiver.take(third, 50, 0.0) == []
+    for again in (first, third):
+        assert receiver.take(again._replace(number=again.number + 2), 50, 0.0) == []
+    assert statistics.duplicate_segments == 2
+    assert receiver.take(Packet(5, 0, 0, 1, b"b", False), 50, 0.0) == [b"b", b"c"]
+
+
+def test_receiver_answers_a_probe_and_a_quarter_of_its_buffer_at_once() -> None:
+    receiver = Receiver(850, 0.01, LineStatistics())
+    receiver.take(Packet(1, 0, 0, None, b"", True), 16, 1.0)
+    assert receiver.answer_at == 1.0
+    receiver.answered()
+    for number, due in ((2, 2.01), (3, 2.0)):
+        receiver.take(Packet(number, 0, 0, number - 2, b"a", False), 425, 2.0)
+        assert receiver.answer_at == due
+    receiver.answered()
+    receiver.take(Packet(4, 0, 0, 2, b"a", False), 425, 3.0)
+    assert receiver.answer_at == 3.01
 
 
 def test_receiver_tells_what_is_missing_at_once_and_the_rest_in_a_moment() -> None:
