@@ -133,7 +133,7 @@ class Lifecycle:
             chunk = Extent(volume.committed_below, min(step, volume.blocks - volume.committed_below))
             await volume.gate.enter(chunk)
             try:
-                if not volume.map.is_empty(chunk):
+                if volume.in_doubt or not volume.map.is_empty(chunk):
                     await self._reaching_the_store(partial(self._commit_chunk, chunk))
                 volume.committed_below += chunk.blocks
             finally:
@@ -153,14 +153,29 @@ class Lifecycle:
                 self._trace.emit("redirect.waiting", lun=self._volume.number, state=self._volume.state.value)
 
     async def _commit_chunk(self, chunk: Extent) -> None:
-        """Blocks of the chunk are durable on the first disk before the map, and then the store, forget them."""
+        """Blocks of the chunk are durable on the first disk before the map, and then the store, forget them.
+
+        What is in doubt is decided before: it must not come back out of the ledger over what is written after the commit.
+        """
         volume = self._volume
+        if volume.in_doubt:
+            await self._decide()
         runs = [run for run in volume.map.lookup(chunk) if run.residency is not Residency.FIRST]
         if runs:
             await self._copy_back(runs)
         if failed := await volume.flush():
             raise failed
         await volume.store.drop(volume.number, chunk)
+
+    async def _decide(self) -> None:
+        """Once the store can be reached the volume has been mended, and the map names what has happened."""
+        volume = self._volume
+        volume.in_doubt = False
+        try:
+            await volume.store.flush(volume.number)
+        except BaseException:
+            volume.in_doubt = True
+            raise
 
     async def _copy_back(self, runs: Sequence[Run]) -> None:
         volume = self._volume

@@ -14,9 +14,10 @@ from hwvirt.controller.recovery import reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.service import Answering, Service
 from hwvirt.controller.states import State
-from hwvirt.errors import PeerError, UsageError
-from hwvirt.link.config import EthernetLink, Identity, Role, SerialLink
+from hwvirt.errors import LinkError, PeerError, UsageError
+from hwvirt.link.config import EthernetLink, Identity, LinkTiming, Role, SerialLink
 from hwvirt.link.endpoint import Endpoint
+from hwvirt.link.errors import LinkDown
 from hwvirt.link.events import Peer
 from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request, Written
 from hwvirt.link.messages import Write as WriteRequest
@@ -26,6 +27,8 @@ from hwvirt.units import Deadline
 
 __all__ = ["LinkSide"]
 
+_LEAST_SILENCE_S = 1.0
+_SIGNS_IN_SILENCE = 5
 _ANOTHER_PEER = "Correct `peer` of the link, or the name of the controller."
 _NEXT_STEPS = {
     NOT_READY: _ANOTHER_PEER,
@@ -57,7 +60,7 @@ class LinkSide:
         self._service = service
         self.endpoint.on_request = service.on_request
         self.endpoint.on_up = self._on_up
-        self.endpoint.on_down = lambda reason: self.patient.went_down()
+        self.endpoint.on_down = self._on_down
         await self.endpoint.start()
 
     async def wait_up(self) -> None:
@@ -79,6 +82,9 @@ class LinkSide:
             self._service.session_began()
             self.endpoint.on_request = self._service.on_request if self._is_ours(peer) else self._refuse
         self._begin(self.patient.came_up(self._mend))
+
+    def _on_down(self, reason: LinkError) -> None:
+        self.patient.went_down(reason.silent_s if isinstance(reason, LinkDown) else 0.0)
 
     def _is_ours(self, peer: Peer) -> bool:
         return peer.name == self._config.peer
@@ -184,9 +190,15 @@ def _described(config: LinkConfig) -> EthernetLink | SerialLink:
     if config.serial is None:
         assert config.host is not None
         assert config.port is not None
-        return EthernetLink(role, config.host, config.port, secret)
+        return EthernetLink(role, config.host, config.port, secret, timing=_timing(config.stall_s))
     line = config.serial
     return SerialLink(role, line.device, line.baud, secret, line.flow, line.receive_buffer_bytes, line.compression)
+
+
+def _timing(stall_s: float) -> LinkTiming:
+    """Who waits for `stall_s` only is not kept waiting by a silent link, but machines pause: a second is not yet silence."""
+    silence_s = min(LinkTiming().silence_s, max(_LEAST_SILENCE_S, stall_s))
+    return LinkTiming(ping_s=silence_s / _SIGNS_IN_SILENCE, silence_s=silence_s)
 
 
 def _read_secret(path: Path) -> bytes:

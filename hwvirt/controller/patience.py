@@ -132,14 +132,14 @@ class PatientLink:
             self._settled[volume] = max(sequence, self._settled.get(volume, 0))
         return waiting
 
-    def went_down(self) -> None:
-        """The session is over: requests wait."""
+    def went_down(self, silent_s: float = 0.0) -> None:
+        """The session is over, and nothing had been heard in it for the last `silent_s`: requests wait."""
         self._session += 1
         self._ready = False
         if self._answered != self._answered_before:
             # A session in which nothing was answered was no link for who waits: his time goes on.
             self._answered_before = self._answered
-            self._down_at = time.monotonic()
+            self._down_at = time.monotonic() - silent_s
         self._arm()
 
     async def came_up(self, mend: Callable[[], Awaitable[int]]) -> None:

@@ -8,6 +8,7 @@ from hwvirt.controller.correlation import Rows
 from hwvirt.controller.ledger import Kind
 from hwvirt.controller.position import MAPPED, NEXT_BLOCK, Columns
 from hwvirt.controller.redirect import RedirectVolume
+from hwvirt.controller.states import State
 from hwvirt.controller.store import Store
 from hwvirt.errors import StateError
 from hwvirt.link.messages import Placement, Slice
@@ -39,6 +40,8 @@ async def reconcile(volume: RedirectVolume, store: Store) -> None:
     """
     rows = await store.ledger(volume.number)
     newest = _newest_of_each_block(rows)
+    if volume.state is State.COMMITTING:  # blocks that are back on the first disk may have been written there since
+        newest = newest[newest["lba"] >= volume.committed_below]
     live, tombs = newest[newest["kind"] == Kind.LIVE], newest[newest["kind"] == Kind.TOMBSTONE]
     volume.map.bind(_slices(live), _placements(live))
     volume.map.unmap(_slices(tombs))

@@ -23,6 +23,7 @@ from hwvirt.digest import block_digests
 from hwvirt.errors import HwvirtError
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.sense import (
+    COMMUNICATION_TIMEOUT,
     INTERNAL_TARGET_FAILURE,
     SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
     CheckCondition,
@@ -71,6 +72,7 @@ class RedirectVolume:
         self.superseded: list[Placement] = []
         self.given_up_blocks = 0
         self.reconciled = 0
+        self.in_doubt = False  # whether the store may hold a change that it has not answered; who decides it clears this
         self.state = State.OWN
         self.committed_below = 0
         self.sequence = 0
@@ -200,12 +202,15 @@ class RedirectVolume:
             given_up = self.given_up_blocks
             try:
                 await self._send(changes)
-            except CheckCondition as error:
+            except BaseException as error:
+                self.in_doubt = True
+                if not isinstance(error, CheckCondition):
+                    raise
                 if await self._made_room(error, given_up):
                     continue
-                if len(changes) > 1:
+                if len(changes) > 1 and error.sense != COMMUNICATION_TIMEOUT:  # one alone would have to wait once more
                     return [(await self._redirect([change]))[0] for change in changes]
-                return [CheckCondition(error.sense.at(changes[0].lba))]
+                return [CheckCondition(error.sense.at(change.lba)) for change in changes]
             return [None] * len(changes)
 
     async def _made_room(self, error: CheckCondition, given_up: int) -> bool:

@@ -63,7 +63,7 @@ class Service:
         self._trace = trace
         self._errands: set[Errand] = set()
         self._former: set[Errand] = set()
-        self._former_ended = asyncio.Event()
+        self._one_ended = asyncio.Event()
 
     def session_began(self) -> None:
         """Requests from now on belong to a new session."""
@@ -72,19 +72,20 @@ class Service:
     def on_request(self, message: Request, answering: Answering) -> None:
         """Begins to work on a request; what needs no waiting is answered before this returns."""
         work = self._serve(message, answering)
-        if errand := begin(self._after_former(work) if self._former else work, self._ended):
+        # What was asked before a Drop must not come to lie in the ledger after it.
+        before = self._errands if isinstance(message, Drop) else self._former
+        if errand := begin(self._after(frozenset(before), work) if before else work, self._ended):
             self._errands.add(errand)
 
     def _ended(self, errand: Errand) -> None:
         self._errands.discard(errand)
         self._former.discard(errand)
-        self._former_ended.set()
+        self._one_ended.set()
 
-    async def _after_former(self, work: Coroutine[Any, Any, None]) -> None:
-        former = frozenset(self._former)  # not those that become so while this waits, as this one may
-        while not former.isdisjoint(self._former):
-            self._former_ended.clear()
-            await self._former_ended.wait()
+    async def _after(self, before: frozenset[Errand], work: Coroutine[Any, Any, None]) -> None:
+        while not before.isdisjoint(self._errands):
+            self._one_ended.clear()
+            await self._one_ended.wait()
         await work
 
     async def _serve(self, message: Request, answering: Answering) -> None:

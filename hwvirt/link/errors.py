@@ -8,7 +8,14 @@ __all__ = ["CorruptFrame", "LinkDown", "WrongVersion"]
 
 
 class LinkDown(LinkError):
-    """The session is over or has not begun: whoever waits for a reply may ask again in the next session."""
+    """The session is over or has not begun: whoever waits for a reply may ask again in the next session.
+
+    `silent_s`: for how long nothing had been heard by then, where that is why.
+    """
+
+    def __init__(self, reason: str, *, next_step: str = "", silent_s: float = 0.0) -> None:
+        super().__init__(reason, next_step=next_step)
+        self.silent_s = silent_s
 
 
 class CorruptFrame(PeerError):

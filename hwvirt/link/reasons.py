@@ -37,12 +37,14 @@ def unproven(place: str, within_s: float) -> PeerError:
 
 def silent(place: str, for_s: float) -> LinkDown:
     """No sign of life."""
-    return LinkDown(f"link: {place} was silent for {for_s:g} s.", next_step="Check the cable and the other controller.")
+    reason = f"link: {place} was silent for {for_s:g} s."
+    return LinkDown(reason, next_step="Check the cable and the other controller.", silent_s=for_s)
 
 
 def unfinished(place: str, for_s: float) -> LinkDown:
     """A frame lost its end."""
-    return LinkDown(f"link: {place} began a frame and did not go on with it for {for_s:g} s.", next_step="Check the cable.")
+    reason = f"link: {place} began a frame and did not go on with it for {for_s:g} s."
+    return LinkDown(reason, next_step="Check the cable.", silent_s=for_s)
 
 
 def told(place: str, why: Farewell, own_name: str) -> LinkError:

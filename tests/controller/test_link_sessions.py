@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import uvloop
 
+from hwvirt.controller import lifecycle
 from hwvirt.controller.states import State
 from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
+from hwvirt.scsi.volume import Write as VolumeWrite
 from hwvirt.units import Deadline
 
 from .cut_sides import CutSides
+from .desk import BLOCK
 
 
 def _on_cut_sides(folder: Path, story: Callable[[CutSides], Awaitable[None]], stall_s: float = 5.0) -> None:
@@ -281,3 +284,71 @@ def test_flush_that_begins_while_the_volume_is_mended_gives_up_nothing_that_is_n
         sides.check_one_to_one()
 
     _on_cut_sides(tmp_path, story, stall_s=0.3)
+
+
+@pytest.mark.parametrize("doubt_comes", ["before the commit", "during the commit"])
+def test_commit_leaves_no_block_behind_whose_write_is_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubt_comes: str
+) -> None:
+    monkeypatch.setattr(lifecycle, "COMMIT_CHUNK_BYTES", BLOCK)
+
+    async def story(sides: CutSides) -> None:
+        await sides.write(3, 1)
+        sides.answered_first, sides.stay_down = True, True
+        sides.cut_when = _first(Write)
+        if doubt_comes == "during the commit":
+            writing: list[asyncio.Task[None]] = []
+
+            def at_the_first_flush(request: Request) -> bool:
+                if isinstance(request, Flush) and not writing:
+                    writing.append(asyncio.create_task(_refused(sides.write(5, 2))))
+                return isinstance(request, Write)
+
+            sides.cut_when = at_the_first_flush
+            await sides.lifecycle.commit()
+        else:
+            await _refused(sides.write(5, 2))
+            await sides.lifecycle.commit()
+        await _until(lambda: bool(sides.said("redirect.waiting")))
+        assert sides.volume.committed_below <= 5
+        sides.cut_when = lambda request: False
+        await sides.heal()
+        await sides.lifecycle.settled()
+        assert await sides.read(5) == [2]
+        assert (sides.first_disk()[3], sides.first_disk()[5]) == (1, 2)
+        assert len(sides.store.records.rows()) == 0
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_a_batch_that_finds_no_link_fails_as_a_whole_after_one_stall(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.unplug()
+        async with asyncio.timeout(2):
+            results = await sides.volume.write([VolumeWrite(lba, [bytes(BLOCK)]) for lba in range(10)])
+        assert [result and result.sense.information for result in results] == [*range(10)]
+
+    _on_cut_sides(tmp_path, story, stall_s=0.3)
+
+
+def test_a_drop_waits_for_the_writes_that_were_asked_before_it(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        gate, put = asyncio.Event(), sides.store._put
+
+        async def slowly(*write: Any) -> list[Placement]:
+            await gate.wait()
+            return await put(*write)
+
+        sides.store._put = slowly  # type: ignore[assignment]  # the disk of the store takes its time
+        writing = asyncio.create_task(sides.write(5, 1))
+        await asyncio.sleep(0)
+        dropping = asyncio.ensure_future(sides.side_a.patient.ask(Drop(0, 0, 64)))
+        answer = asyncio.ensure_future(sides.side_a.patient.ask(Query(0, None, 10)))
+        await answer
+        assert not dropping.done()
+        gate.set()
+        await asyncio.gather(writing, dropping)
+        assert len(sides.store.records.rows()) == 0
+        sides.volume.map.clear()
+
+    _on_cut_sides(tmp_path, story)

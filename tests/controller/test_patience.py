@@ -6,9 +6,15 @@ import asyncio
 from array import array
 from pathlib import Path
 
+import pytest
+
+from hwvirt.controller.config import LinkConfig
+from hwvirt.controller.link_side import LinkSide
 from hwvirt.controller.patience import PatientLink
 from hwvirt.digest import block_digests
+from hwvirt.link.config import LinkTiming
 from hwvirt.link.messages import Reply, Request, Slice, Write, Written
+from hwvirt.scsi.sense import CheckCondition
 from hwvirt.trace import Trace
 
 from .desk import BLOCK, Desk
@@ -55,6 +61,37 @@ def test_what_waits_in_one_volume_settles_nothing_in_another() -> None:
         patient.close()
 
     asyncio.run(story())
+
+
+def test_silence_that_ended_the_session_counts_as_time_without_a_link() -> None:
+    async def story() -> None:
+        patient = PatientLink(_Peer().request, 2.0, Trace("a"), lambda message, reply: None)
+        await patient.came_up(_mended)
+        patient.went_down()
+        await patient.came_up(_mended)
+        answered = patient.ask(_write(0, 1))
+        patient._waiting[1].asked_at -= 3.0
+        patient._answered += 1
+        patient.went_down(silent_s=3.0)
+        async with asyncio.timeout(1.0):
+            with pytest.raises(CheckCondition):
+                await answered
+        patient.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("stall_s", "silence_s"), [(0.0, 1.0), (0.5, 1.0), (2.0, 2.0), (5.0, 5.0), (30.0, 5.0)])
+def test_who_waits_for_a_short_time_hears_of_silence_in_time(tmp_path: Path, stall_s: float, silence_s: float) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the secret")
+    config = LinkConfig("connect", "b", str(secret), "127.0.0.1", 7001, stall_s=stall_s)
+
+    async def story() -> LinkTiming:
+        return LinkSide("a", config, 1, Trace("a")).endpoint._link.timing
+
+    timing = asyncio.run(story())
+    assert (timing.silence_s, timing.ping_s) == (silence_s, silence_s / 5)
 
 
 def test_a_write_of_one_volume_that_waits_for_long_keeps_nothing_of_another(tmp_path: Path) -> None:
