@@ -34,11 +34,19 @@ Fields = dict[str, Any]
 
 
 def sentence(event: Event) -> Sentence:
-    """What happened. An event without a sentence of its own is shown as its name and facts."""
-    speak = _SENTENCES.get(event.name)
-    fields = cleaned(event.fields)
-    text, tone = speak(fields) if speak else (f"{event.name} {_facts(fields)}", _tone_of_name(event.name))
+    """What happened. An event without a sentence of its own, or without its facts, is shown as its name and facts."""
+    text, tone = _told(event.name, cleaned(event.fields))
     return Sentence(clean(text.strip()), tone)
+
+
+def _told(name: str, fields: Fields) -> tuple[str, Tone]:
+    if speak := _SENTENCES.get(name):
+        return speak(fields)
+    try:
+        template, tone = _TEMPLATES[name]
+        return template.format_map(fields), tone
+    except (KeyError, ValueError):
+        return f"{name} {_facts(fields)}", _tone_of_name(name)
 
 
 def violations_in(fields: Fields) -> int:
@@ -101,26 +109,46 @@ def _verdict(fields: Fields) -> tuple[str, Tone]:
     return (f"{told}, {checked} checked", Tone.GOOD) if verdict == "held" else (told, Tone.WARNING)
 
 
-def _redirect_state(fields: Fields) -> tuple[str, Tone]:
-    return f"lun {fields.get('lun', '')} is {fields.get('state', '')}", Tone.PLAIN
-
-
 _SENTENCES: dict[str, Callable[[Fields], tuple[str, Tone]]] = {
     "rig.started": _rig_started,
     "rig.up": _rig_up,
     "rig.finished": _rig_finished,
-    "scenario.started": lambda fields: (f"scenario: {fields.get('name', '')}", Tone.HEADING),
     "step.started": _step_started,
     "step.progress": _step_progress,
     "step.finished": _step_finished,
-    "step.failed": lambda fields: (f"{fields.get('name', '')} failed: {fields.get('reason', '')}", Tone.BAD),
-    "fault.armed": lambda fields: (f"fault armed: {fields.get('fault', '')}", Tone.PLAIN),
-    "fault.fired": lambda fields: (f"fault fired: {fields.get('fault', '')}", Tone.WARNING),
-    "fault.healed": lambda fields: (f"fault healed: {fields.get('fault', '')}", Tone.GOOD),
     "judge.verdict": _verdict,
-    "link.up": lambda fields: (f"link up with {fields.get('peer', '')}", Tone.GOOD),
-    "link.down": lambda fields: (f"link down: {fields.get('reason', '')}", Tone.WARNING),
-    "redirect.state": _redirect_state,
-    "controller.started": lambda fields: (f"controller started {_facts(fields)}", Tone.GOOD),
-    "controller.stopped": lambda fields: (f"controller stopped {_facts(fields)}", Tone.WARNING),
+}
+_TEMPLATES: dict[str, tuple[str, Tone]] = {
+    "rig.failed": ("failed: {reason}", Tone.BAD),
+    "scenario.started": ("scenario: {name}", Tone.HEADING),
+    "step.failed": ("{name} failed: {reason}", Tone.BAD),
+    "fault.armed": ("fault armed: {fault}", Tone.PLAIN),
+    "fault.fired": ("fault fired: {fault}", Tone.WARNING),
+    "fault.healed": ("fault healed: {fault}", Tone.GOOD),
+    "backup.read": ("backup of lun {lun}: {blocks} blocks, {mismatches} mismatches", Tone.PLAIN),
+    "lab.up": ("kernel {kernel} is up after {up_s:.1f}s", Tone.PLAIN),
+    "lab.off": ("kernel {kernel} is off", Tone.PLAIN),
+    "disk.admitted": ("disk {disk} is {node}: {identity}", Tone.PLAIN),
+    "disk.added": ("disk plugged in: {node}, wwn {wwn}, serial {serial}", Tone.WARNING),
+    "disk.removed": ("disk {disk} was pulled", Tone.BAD),
+    "controller.started": ("controller started: pid {pid}, NBD on port {nbd_port}", Tone.GOOD),
+    "controller.flush-failed": ("lun {lun} could not be flushed before the end: {reason}", Tone.BAD),
+    "control.failed": ("{verb} failed: {reason}", Tone.BAD),
+    "service.failed": ("{request} failed: {reason}", Tone.BAD),
+    "redirect.state": ("lun {lun} is {state}", Tone.PLAIN),
+    "redirect.waiting": ("lun {lun} waits for the link, {state}", Tone.WARNING),
+    "redirect.sent-again": ("lun {lun}: sent again what the store may have lost", Tone.WARNING),
+    "store.digest-mismatch": ("position {position} of generation {generation}: not the data that was written", Tone.BAD),
+    "store.free-refused": ("{blocks} blocks of volume {volume} were to be given up and are not known", Tone.WARNING),
+    "link.started": ("link: {role} {place}", Tone.PLAIN),
+    "link.up": ("link up with {peer}", Tone.GOOD),
+    "link.down": ("link down: {reason}", Tone.WARNING),
+    "link.unreachable": ("{reason}", Tone.WARNING),
+    "link.refused": ("{reason}", Tone.WARNING),
+    "link.mend-failed": ("link is up, and not mended: {reason}", Tone.BAD),
+    "nbd.connected": ("host {peer} connected", Tone.PLAIN),
+    "nbd.opened": ("host {peer} opened {export}", Tone.PLAIN),
+    "nbd.disconnected": ("host {peer} left: {reason}", Tone.PLAIN),
+    "nbd.dropped": ("host {peer} was cut off: {reason}", Tone.WARNING),
+    "nbd.failed": ("host {peer}, {export}: internal error: {reason}", Tone.BAD),
 }
