@@ -12,7 +12,7 @@ nothing, a lookup is an index, and to forget the whole map takes the same time w
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -42,6 +42,8 @@ CHANGE = np.dtype([("lba", "<u8"), ("blocks", "<u8"), ("position", "<u8"), ("seq
 """One journal row: blocks that lie behind each other on both volumes and share a sequence number."""
 
 _FIRST, _REDIRECTED = Residency.FIRST, Residency.REDIRECTED  # to look up a member of an enum is a call
+_SAMPLE_BLOCKS = 4096
+_WINDOW_BLOCKS = 1 << 18
 _FEW = 8
 """Up to so many blocks are set one by one, which takes less time than to set them as columns."""
 
@@ -60,7 +62,7 @@ class CorrelationMap:
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
-        self._changes: list[Columns] = []
+        self._changes: list[tuple[int, int]] = []  # runs: lba, blocks
         self._changed_blocks: list[int] = []
         self._allocate()
 
@@ -102,18 +104,26 @@ class CorrelationMap:
         gone: list[Placement] = []
         gone_blocks: list[int] = []
         for lba, blocks, sequence, first in runs:
-            if blocks > _FEW and not self._is_late(lba, blocks, sequence):
-                gone += self._set_run(lba, blocks, sequence, first)
-                continue
             step = NEXT_BLOCK if first >= MAPPED else 0
+            if blocks > _FEW:
+                for start, end, late in self._parts(lba, blocks, sequence):
+                    if not late:
+                        gone += self._set_run(lba + start, end - start, sequence, first + start * step)
+                    elif step:
+                        gone.append(unpack(first + start * step, end - start))
+                continue
             for index in range(blocks):
                 if lost := self._set_block(lba + index, sequence, first + index * step):
                     gone_blocks.append(lost)
         return gone + joined_runs(gone_blocks)
 
-    def _is_late(self, lba: int, blocks: int, sequence: int) -> bool:
-        """Whether one of the blocks has a newer entry."""
-        return bool((self._sequences[lba : lba + blocks] > sequence).any())
+    def _parts(self, lba: int, blocks: int, sequence: int) -> list[tuple[int, int, bool]]:
+        """The blocks from start to end, and whether they have newer entries."""
+        late = self._sequences[lba : lba + blocks] > sequence
+        if not late.any():
+            return [(0, blocks, False)]
+        edges = [0, *(np.flatnonzero(late[1:] != late[:-1]) + 1).tolist(), blocks]
+        return [(start, end, bool(late[start])) for start, end in pairwise(edges)]
 
     def _set_block(self, lba: int, sequence: int, new: int) -> int:
         """Returns the position that no entry names any more, 0 where there is none."""
@@ -139,7 +149,7 @@ class CorrelationMap:
         self._count(new, +1)
         self._positions[window] = new
         self._sequences[window] = sequence
-        self._changes.append(np.arange(lba, lba + blocks, dtype=np.uint64))
+        self._changes.append((lba, blocks))
         return gone
 
     def _count(self, positions: Columns, sign: int) -> None:
@@ -165,15 +175,20 @@ class CorrelationMap:
         """Every entry that changed since the last call, as rows of `CHANGE` with their present values."""
         if not self._changes and not self._changed_blocks:
             return np.empty(0, CHANGE)
-        lbas = np.unique(np.concatenate((*self._changes, np.array(self._changed_blocks, np.uint64))))
+        short = [run for run in self._changes if run[1] < _WINDOW_BLOCKS]
+        long = [run for run in self._changes if run[1] >= _WINDOW_BLOCKS]
+        lbas = np.array(self._changed_blocks, np.uint64)
+        if short:
+            lbas = np.concatenate((lbas, lbas_of(short)))
         self._changes.clear()
         self._changed_blocks.clear()
-        return self._rows(lbas)
+        rows = self._rows(np.unique(lbas))
+        return np.concatenate((rows, *self._windows(long))) if long else rows
 
     def put_back(self, rows: Rows) -> None:
         """Taken changes that did not become durable are changes again."""
         if len(rows):
-            self._changes.append(lbas_of(list(zip(rows["lba"].tolist(), rows["blocks"].tolist(), strict=True))))
+            self._changes += zip(rows["lba"].tolist(), rows["blocks"].tolist(), strict=True)
 
     def apply(self, rows: Rows) -> None:
         """Sets entries as journal rows say: recovery. They do not count as changes."""
@@ -187,7 +202,17 @@ class CorrelationMap:
 
     def rows(self) -> Rows:
         """Every entry that says something, as rows of `CHANGE` in order of LBA."""
-        return self._rows(np.flatnonzero(self._sequences).astype(np.uint64))
+        return np.concatenate((np.empty(0, CHANGE), *self._windows([(0, self.blocks)])))
+
+    def _windows(self, runs: Sequence[tuple[int, int]]) -> Iterator[Rows]:
+        """The rows of all entries there, window by window, each once: columns of a whole volume would be a burden."""
+        done = 0
+        for lba, blocks in sorted(runs):
+            for start in range(max(lba, done), lba + blocks, _WINDOW_BLOCKS):
+                done = min(start + _WINDOW_BLOCKS, lba + blocks)
+                known = np.flatnonzero(self._sequences[start:done])
+                if len(known):
+                    yield self._rows(known.astype(np.uint64) + np.uint64(start))
 
     def _rows(self, lbas: Columns) -> Rows:
         positions, sequences = self._positions[lbas], self._sequences[lbas]
@@ -199,6 +224,13 @@ class CorrelationMap:
         rows["lba"], rows["position"], rows["sequence"] = lbas[starts], positions[starts], sequences[starts]
         rows["blocks"] = np.diff(np.append(starts, len(lbas)))
         return rows
+
+    def prefix(self, extent: Extent, step: int, most: int) -> Extent:
+        """The first steps of the extent that together have at most `most` blocks off the first volume; at least one step."""
+        window = self._positions[extent.lba : extent.lba + extent.blocks] != UNMAPPED
+        sums = np.cumsum(np.add.reduceat(window, np.arange(0, extent.blocks, step), dtype=np.int64))
+        steps = max(1, int(np.searchsorted(sums, most, side="right")))
+        return Extent(extent.lba, min(extent.blocks, steps * step))
 
     def is_empty(self, extent: Extent) -> bool:
         """Whether every block of the extent lies on the first volume."""
@@ -223,13 +255,16 @@ class CorrelationMap:
         self._allocate()
 
     def strip(self, cells: int) -> list[float]:
-        """The fraction of blocks that are not on the first volume, for each of `cells` equal parts."""
-        edges = np.linspace(0, self.blocks, cells + 1).astype(np.int64)
-        total = np.concatenate(([0], np.cumsum(self._positions != UNMAPPED)))
-        return [
-            round(float(part) / max(1, int(width)), 3)
-            for part, width in zip(np.diff(total[edges]), np.diff(edges), strict=True)
-        ]
+        """The fraction of blocks that are not on the first volume, for each of `cells` equal parts.
+
+        Of a large part, evenly spaced blocks stand for all: somebody who watches must not slow the volume down.
+        """
+        edges = np.linspace(0, self.blocks, cells + 1).astype(np.int64).tolist()
+        parts = (
+            self._positions[start : max(start + 1, end) : -(-max(1, end - start) // _SAMPLE_BLOCKS)]
+            for start, end in pairwise(edges)
+        )
+        return [round(float(np.count_nonzero(part)) / max(1, len(part)), 3) for part in parts]
 
 
 def _column(first: int, blocks: int) -> Columns:

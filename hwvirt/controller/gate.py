@@ -28,7 +28,8 @@ class Blocks(Protocol):
 class RangeGate:
     """A gate per block of a volume. Reads do not pass it. For one asyncio loop.
 
-    The order in which overlapping changes are admitted is the order in which they become visible.
+    The order in which overlapping changes are admitted is the order in which they become visible. Who waits in `enter` is
+    overtaken by nobody: else a range that is never idle would never be entered.
     """
 
     def __init__(self, blocks: int) -> None:
@@ -37,13 +38,17 @@ class RangeGate:
         self._inside = 0
         self._closed = False
         self._waiting: list[asyncio.Future[None]] = []
+        self._entering: list[Blocks] = []
 
     def admit(self, extents: Sequence[Blocks]) -> list[int]:
         """Enters all extents that overlap nothing inside and no extent before them; returns their indexes."""
+        return self._admit(extents, self._entering)
+
+    def _admit(self, extents: Sequence[Blocks], before: Sequence[Blocks]) -> list[int]:
         if self._closed:
             return []
         admitted: list[int] = []
-        refused: list[Blocks] = []
+        refused = [*before]
         busy = self._busy
         for index, extent in enumerate(extents):
             lba, blocks = extent.lba, extent.blocks
@@ -63,8 +68,15 @@ class RangeGate:
 
     async def enter(self, extent: Blocks) -> None:
         """Waits until the extent is admitted."""
-        while not self.admit([extent]):
-            await self.changed()
+        self._entering.append(extent)
+        try:
+            while not self._admit([extent], self._entering[: self._entering.index(extent)]):
+                await self.changed()
+        except BaseException:
+            self._wake()
+            raise
+        finally:
+            self._entering.remove(extent)
 
     def leave(self, extents: Sequence[Blocks]) -> None:
         """These extents' changes are over."""

@@ -1,27 +1,30 @@
 """B's ledger: what lies at each position of the second volume, and for whom.
 
-One row a block: position → (volume, first LBA, sequence, generation, CRC-32C of the data). Blocks that a volume has
-unmapped leave a tombstone, so that a lost map is rebuilt with its zeroes. Pure: the journal is somebody else's.
+One row a block: position → (volume, first LBA, sequence, generation, CRC-32C of the data). Runs of blocks that a volume
+has unmapped leave a tombstone, so that a lost map is rebuilt with its zeroes. Pure: the journal is somebody else's.
 """
 
 from __future__ import annotations
 
 import mmap
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
 from hwvirt.controller.allocator import Allocator
 from hwvirt.controller.correlation import Rows
 from hwvirt.controller.position import Columns, lbas_of, stretches
+from hwvirt.controller.tombstones import Tombstone, Tombstones
 from hwvirt.link.messages import Placement, Slice
 
-__all__ = ["ROW", "Kind", "Ledger"]
+__all__ = ["REGION_BLOCKS", "ROW", "Kind", "Ledger"]
 
 ROW = np.dtype(
     [
-        ("position", "<u8"),  # B's LBA; of a tombstone: 0
+        ("position", "<u8"),  # B's LBA; of a tombstone: how many blocks were unmapped
         ("generation", "<u4"),
         ("crc", "<u4"),
         ("lba", "<u8"),
@@ -41,6 +44,10 @@ class Kind:
     TOMBSTONE = 2
 
 
+REGION_BLOCKS = 1024
+"""Live blocks are counted by regions of so many LBAs: who drops whole regions that are empty need not be kept waiting."""
+_TOMB = 1 << 62
+_WINDOW = 1 << 18
 _FEW = 8
 """Up to so many blocks are recorded one by one, which takes less time than to record them as columns."""
 
@@ -68,16 +75,18 @@ class Ledger:
         self._crcs = np.frombuffer(memory, np.uint32, capacity, capacity * 20)
         self._volumes = np.frombuffer(memory, np.uint32, capacity, capacity * 24)  # 0: not live; else volume + 1
         self._cells = _Cells(memory, capacity)
-        self._tombstones: dict[int, dict[int, int]] = {}
+        self._tombstones: dict[int, Tombstones] = {}
         self._changed: list[Columns] = []
         self._changed_blocks: list[int] = []
-        self._buried: list[tuple[int, int, int]] = []
+        self._regions: Counter[tuple[int, int]] = Counter()  # live blocks by volume and region of its LBAs
+        self._buried: list[tuple[int, Tombstone]] = []  # in order, with their volumes; sequence 0: dropped
         self.last_sequence = 0
 
     def record(self, volume: int, slices: Sequence[Slice], placements: Sequence[Placement], digests: array[int]) -> None:
         """The slices' blocks, in order, lie at the placements' blocks with these digests."""
         cells, done = self._cells, 0
         for lba, blocks, sequence, at, generation in stretches(slices, placements):
+            self._count(volume, lba, blocks)
             if blocks <= _FEW:
                 for index in range(blocks):
                     cells.lbas[at + index] = lba + index
@@ -97,15 +106,21 @@ class Ledger:
             done += blocks
             self.last_sequence = max(self.last_sequence, sequence)
 
+    def _count(self, volume: int, lba: int, blocks: int) -> None:
+        while blocks:
+            region = lba // REGION_BLOCKS
+            part = min(blocks, (region + 1) * REGION_BLOCKS - lba)
+            self._regions[volume, region] += part
+            lba += part
+            blocks -= part
+
     def bury(self, volume: int, slices: Sequence[Slice]) -> None:
         """The slices' blocks read as zeroes as of their sequence numbers."""
-        tombs = self._tombstones.setdefault(volume, {})
-        for first, blocks, sequence in slices:
-            for lba in range(first, first + blocks):
-                if sequence > tombs.get(lba, 0):
-                    tombs[lba] = sequence
-                    self._buried.append((volume, lba, sequence))
-            self.last_sequence = max(self.last_sequence, sequence)
+        tombs = self._tombstones.setdefault(volume, Tombstones())
+        for one in slices:
+            tombs.bury(*one)
+            self._buried.append((volume, Tombstone(*one)))
+            self.last_sequence = max(self.last_sequence, one.sequence)
 
     def holds(self, place: Placement) -> bool:
         """Whether every block of the placement is live in the placement's generation."""
@@ -131,14 +146,19 @@ class Ledger:
 
     def drop(self, volume: int, lba: int, blocks: int) -> None:
         """Nothing is left of the volume's blocks `lba` to `lba + blocks`: neither rows nor tombstones."""
-        mine = (self._volumes == volume + 1) & (self._lbas >= lba) & (self._lbas < lba + blocks)
-        self._release(np.flatnonzero(mine).astype(np.uint64))
-        tombs = self._tombstones.get(volume, {})
-        gone = list(tombs) if blocks >= len(tombs) else [at for at in range(lba, lba + blocks) if at in tombs]
-        for at in gone:
-            if lba <= at < lba + blocks:
-                del tombs[at]
-                self._buried.append((volume, at, 0))
+        if self._may_hold(volume, lba, blocks):
+            mine = (self._volumes == volume + 1) & (self._lbas >= lba) & (self._lbas < lba + blocks)
+            self._release(np.flatnonzero(mine).astype(np.uint64))
+        if tombs := self._tombstones.get(volume):
+            tombs.drop(lba, blocks)
+            self._buried.append((volume, Tombstone(lba, blocks, 0)))
+
+    def _may_hold(self, volume: int, lba: int, blocks: int) -> bool:
+        """Whether there are rows of the volume in the regions of these blocks: to look for them takes a look at all rows."""
+        regions = range(lba // REGION_BLOCKS, -(-(lba + blocks) // REGION_BLOCKS))
+        if len(regions) < len(self._regions):
+            return any((volume, region) in self._regions for region in regions)
+        return any(of == volume and region in regions for of, region in self._regions)
 
     def _release(self, at: Columns) -> None:
         if len(at):
@@ -146,8 +166,15 @@ class Ledger:
             counts = np.diff(np.append(starts, len(at)))
             runs = zip(at[starts].tolist(), self._generations[at[starts]].tolist(), counts.tolist(), strict=True)
             self._allocator.give_back([Placement(*run) for run in runs])
+            self._regions -= self._counts_of(at)
             self._volumes[at] = 0
             self._changed.append(at)
+
+    def _counts_of(self, at: Columns) -> Counter[tuple[int, int]]:
+        """The live positions, by volume and region."""
+        keys = np.stack((self._volumes[at].astype(np.uint64) - np.uint64(1), self._lbas[at] // np.uint64(REGION_BLOCKS)))
+        found, counts = np.unique(keys, axis=1, return_counts=True)
+        return Counter(dict(zip(zip(*found.tolist(), strict=True), counts.tolist(), strict=True)))
 
     def take_changes(self) -> Rows:
         """Rows that changed since the last call, with their present values."""
@@ -162,26 +189,40 @@ class Ledger:
         """Taken changes that did not become durable are changes again."""
         tombs = rows["kind"] == Kind.TOMBSTONE
         self._changed.append(rows["position"][~tombs])
-        self._buried += [(int(row["volume"]), int(row["lba"]), int(row["sequence"])) for row in rows[tombs]]
+        self._buried[:0] = _tombs_of(rows[tombs])  # what came since comes after them
 
     def rows(self) -> Rows:
         """Every live row in order of position, then every tombstone."""
         live = self._live_rows(np.flatnonzero(self._volumes).astype(np.uint64))
-        tombs = [(volume, lba, seq) for volume, of in self._tombstones.items() for lba, seq in sorted(of.items())]
-        return np.concatenate((live, _tomb_rows(tombs)))
+        tombs = _tomb_rows((volume, tomb) for volume, of in self._tombstones.items() for tomb in of.since(0))
+        return np.concatenate((live, tombs))
 
     def rows_of(self, volume: int) -> Rows:
         """The rows of one volume, live ones by position, then tombstones by LBA: in the order of their keys."""
-        rows = self.rows()
-        mine: Rows = rows[rows["volume"] == volume]
-        return mine
+        return self.page(volume, None, self.capacity + len(self._tombstones.get(volume, ())))[0]
 
     def page(self, volume: int, after: int | None, limit: int) -> tuple[Rows, int | None]:
         """At most `limit` rows of a volume behind the key `after`, and the key to go on from, None at the end."""
-        rows = self.rows_of(volume)
-        start = 0 if after is None else int(np.searchsorted(_keys(rows), np.uint64(after), side="right"))
-        page = rows[start : start + limit]
-        return page, int(_keys(page)[-1]) if start + limit < len(rows) else None
+        start = 0 if after is None else after + 1
+        rows = self._live_rows(self._positions_of(volume, start, limit + 1))
+        tombs = self._tombstones.get(volume)
+        if tombs and len(rows) <= limit:
+            behind = islice(tombs.since(max(0, start - _TOMB)), limit + 1 - len(rows))
+            rows = np.concatenate((rows, _tomb_rows((volume, tomb) for tomb in behind)))
+        page = rows[:limit]
+        return page, _key(page[-1]) if len(rows) > limit else None
+
+    def _positions_of(self, volume: int, start: int, most: int) -> Columns:
+        """The first positions of the volume from `start` on."""
+        found = [np.empty(0, np.uint64)]
+        count = 0
+        for at in range(start, self.capacity, _WINDOW):
+            found.append((np.flatnonzero(self._volumes[at : at + _WINDOW] == volume + 1) + at).astype(np.uint64))
+            count += len(found[-1])
+            if count >= most:
+                break
+        positions: Columns = np.concatenate(found)[:most]
+        return positions
 
     def apply(self, rows: Rows) -> None:
         """Sets rows as the journal says: recovery. The allocator learns of them from `recovered()`."""
@@ -190,17 +231,19 @@ class Ledger:
         self._lbas[at], self._sequences[at] = blocks["lba"], blocks["sequence"]
         self._generations[at], self._crcs[at] = blocks["generation"], blocks["crc"]
         self._volumes[at] = np.where(blocks["kind"] == Kind.LIVE, blocks["volume"] + 1, 0)
-        for row in rows[tombs].tolist():
-            volume, lba, sequence = row[5], row[3], row[4]
-            if sequence:
-                self._tombstones.setdefault(volume, {})[lba] = sequence
+        for volume, tomb in _tombs_of(rows[tombs]):
+            known = self._tombstones.setdefault(volume, Tombstones())
+            if tomb.sequence:
+                known.bury(*tomb)
             else:
-                self._tombstones.get(volume, {}).pop(lba, None)
+                known.drop(tomb.lba, tomb.blocks)
         self.last_sequence = max(self.last_sequence, int(rows["sequence"].max(initial=0)))
 
     def recovered(self) -> None:
         """Recovery is over: the allocator takes what is live."""
-        self._allocator.mark_live(np.flatnonzero(self._volumes).tolist())
+        live = np.flatnonzero(self._volumes).astype(np.uint64)
+        self._allocator.mark_live(live.tolist())
+        self._regions = self._counts_of(live)
 
     def _live_rows(self, at: Columns) -> Rows:
         rows = np.zeros(len(at), ROW)
@@ -219,15 +262,16 @@ def _unrolled(placements: Sequence[Placement]) -> tuple[Columns, Columns]:
     return at, np.repeat(generations, [place.blocks for place in placements])
 
 
-def _keys(rows: Rows) -> Columns:
+def _key(row: np.void) -> int:
     """A number for each row that does not change while the row lives: a position, or a mark and a tombstone's LBA."""
-    tombs = rows["kind"] == Kind.TOMBSTONE
-    return np.where(tombs, rows["lba"] | np.uint64(1 << 62), rows["position"])
+    return int(row["lba"]) + _TOMB if row["kind"] == Kind.TOMBSTONE else int(row["position"])
 
 
-def _tomb_rows(tombs: Sequence[tuple[int, int, int]]) -> Rows:
-    rows = np.zeros(len(tombs), ROW)
-    if len(tombs):
-        rows["volume"], rows["lba"], rows["sequence"] = np.array(tombs, np.uint64).T
-        rows["kind"] = Kind.TOMBSTONE
-    return rows
+def _tomb_rows(tombs: Iterable[tuple[int, Tombstone]]) -> Rows:
+    rows = [(blocks, 0, 0, lba, sequence, volume, Kind.TOMBSTONE) for volume, (lba, blocks, sequence) in tombs]
+    return np.array(rows, ROW)
+
+
+def _tombs_of(rows: Rows) -> Iterator[tuple[int, Tombstone]]:
+    for blocks, _, _, lba, sequence, volume, _ in rows.tolist():
+        yield volume, Tombstone(lba, blocks, sequence)

@@ -19,6 +19,8 @@ from hwvirt.trace import Trace
 __all__ = ["Lifecycle"]
 
 COMMIT_CHUNK_BYTES = 4 << 20
+_CHUNKS_MOST = 256
+"""Chunks with little to write back are taken together: each time costs flushes on both sides."""
 
 
 class Lifecycle:
@@ -130,14 +132,16 @@ class Lifecycle:
         volume = self._volume
         step = max(1, COMMIT_CHUNK_BYTES // volume.block_bytes)
         while volume.committed_below < volume.blocks:
-            chunk = Extent(volume.committed_below, min(step, volume.blocks - volume.committed_below))
-            await volume.gate.enter(chunk)
+            ahead = Extent(volume.committed_below, min(step * _CHUNKS_MOST, volume.blocks - volume.committed_below))
+            held = volume.map.prefix(ahead, step, step)
+            await volume.gate.enter(held)
             try:
+                chunk = volume.map.prefix(held, step, step)  # hosts may have written there meanwhile
                 if volume.in_doubt or not volume.map.is_empty(chunk):
                     await self._reaching_the_store(partial(self._commit_chunk, chunk))
                 volume.committed_below += chunk.blocks
             finally:
-                volume.gate.leave([chunk])
+                volume.gate.leave([held])
         async with self._standstill():
             self._empty()
             await self._reaching_the_store(self._forget)
@@ -154,6 +158,8 @@ class Lifecycle:
 
     async def _commit_chunk(self, chunk: Extent) -> None:
         """Blocks of the chunk are durable on the first disk before the map, and then the store, forget them.
+
+        The flush gives their positions up. The drop is for what the map never named, and for tombstones.
 
         What is in doubt is decided before: it must not come back out of the ledger over what is written after the commit.
         """
@@ -190,4 +196,4 @@ class Lifecycle:
             raise failed
         # A sequence number of its own: older rows of a ledger must not bring the blocks back after a crash.
         volume.sequence += 1
-        volume.map.release([Slice(run.lba, run.blocks, volume.sequence) for run in runs])
+        volume.superseded += volume.map.release([Slice(run.lba, run.blocks, volume.sequence) for run in runs])

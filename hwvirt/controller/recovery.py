@@ -39,15 +39,14 @@ async def reconcile(volume: RedirectVolume, store: Store) -> None:
     the ledger does not have.
     """
     rows = await store.ledger(volume.number)
-    newest = _newest_of_each_block(rows)
-    if volume.state is State.COMMITTING:  # blocks that are back on the first disk may have been written there since
-        newest = newest[newest["lba"] >= volume.committed_below]
-    live, tombs = newest[newest["kind"] == Kind.LIVE], newest[newest["kind"] == Kind.TOMBSTONE]
-    volume.map.bind(_slices(live), _placements(live))
-    volume.map.unmap(_slices(tombs))
-    rows_live = rows[rows["kind"] == Kind.LIVE]
-    _refuse_dangling(volume, rows_live)
-    orphans = rows_live[volume.map.positions_at(rows_live["lba"]) != _packed(rows_live)]
+    live, tombs = rows[rows["kind"] == Kind.LIVE], rows[rows["kind"] == Kind.TOMBSTONE]
+    # Blocks that are back on the first disk may have been written there since.
+    first = volume.committed_below if volume.state is State.COMMITTING else 0
+    newest = _newest_of_each_block(live[live["lba"] >= first])
+    volume.map.bind(_slices(newest), _placements(newest))
+    volume.map.unmap(_unmapped(tombs, first))
+    _refuse_dangling(volume, live)
+    orphans = live[volume.map.positions_at(live["lba"]) != _packed(live)]
     # The ledger decides what there is to give up: whatever was waiting for a flush is among its orphans.
     volume.superseded = _placements(orphans)
     volume.reconciled += 1
@@ -93,6 +92,16 @@ def _packed(rows: Rows) -> Columns:
 
 def _slices(rows: Rows) -> list[Slice]:
     return [Slice(lba, 1, sequence) for lba, sequence in zip(rows["lba"].tolist(), rows["sequence"].tolist(), strict=True)]
+
+
+def _unmapped(tombs: Rows, first: int) -> list[Slice]:
+    """What the tombstones say of the blocks from `first` on."""
+    runs = ((int(row["lba"]), int(row["position"]), int(row["sequence"])) for row in tombs)
+    return [
+        Slice(max(lba, first), lba + blocks - max(lba, first), sequence)
+        for lba, blocks, sequence in runs
+        if lba + blocks > first
+    ]
 
 
 def _placements(rows: Rows) -> list[Placement]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwvirt.controller.correlation import CorrelationMap
+from hwvirt.controller.correlation import CorrelationMap, Run
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.volume import Extent, Residency
 
@@ -115,6 +115,28 @@ def test_clear_forgets_everything() -> None:
     assert (correlation.mapped_blocks, correlation.last_sequence(), len(correlation.take_changes())) == (0, 0, 0)
 
 
+def test_of_a_large_run_only_the_parts_that_are_newer_are_taken() -> None:
+    correlation = CorrelationMap(64)
+    correlation.unmap([Slice(10, 4, 7), Slice(30, 20, 9)])
+    late = correlation.bind([Slice(0, 64, 8)], [Placement(100, 3, 64)])
+    assert late == [Placement(130, 3, 20)]
+    assert correlation.lookup(Extent(0, 64)) == [
+        Run(0, 30, Residency.REDIRECTED, Placement(100, 3, 30)),
+        Run(30, 20, Residency.ZERO, None),
+        Run(50, 14, Residency.REDIRECTED, Placement(150, 3, 14)),
+    ]
+    assert (correlation.mapped_blocks, correlation.zero_blocks) == (44, 20)
+    assert correlation.unmap([Slice(0, 64, 6)]) == []
+    assert (correlation.mapped_blocks, correlation.zero_blocks) == (44, 20)
+
+
+def test_of_a_large_volume_the_strip_looks_at_evenly_spaced_blocks() -> None:
+    correlation = CorrelationMap(1 << 20)
+    correlation.unmap([Slice(1 << 19, 1 << 18, 1)])
+    assert correlation.strip(4) == [0.0, 0.0, 1.0, 0.0]
+    assert correlation.strip(1) == [0.25]
+
+
 def test_the_strip_tells_which_parts_are_redirected() -> None:
     correlation = CorrelationMap(64)
     correlation.bind([Slice(16, 16, 1)], [Placement(0, 1, 16)])
@@ -157,6 +179,35 @@ def test_the_map_agrees_with_a_dict(changes: list[tuple[int, int, int, bool]]) -
                 found[run.lba + index] = run.placement.lba + index if run.placement else None
     assert found == {lba: place for lba, (_, place) in model.items()}
     assert correlation.mapped_blocks == len(live)
+
+
+@pytest.mark.parametrize("window", [4, 16, 1 << 18])
+def test_what_was_taken_makes_the_same_map(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.correlation._WINDOW_BLOCKS", window)
+    random_ = random.Random(7)
+    correlation, journaled = CorrelationMap(BLOCKS), CorrelationMap(BLOCKS)
+    for sequence in range(1, 300):
+        lba = random_.randrange(BLOCKS)
+        one = Slice(lba, random_.randint(1, BLOCKS - lba), sequence)
+        if random_.random() < 0.5:
+            correlation.unmap([one])
+        else:
+            correlation.bind([one], [Placement(sequence * 50, 1, one.blocks)])
+        if random_.random() < 0.3:
+            taken = correlation.take_changes()
+            if random_.random() < 0.5:
+                correlation.put_back(taken)
+            else:
+                journaled.apply(taken)
+    journaled.apply(correlation.take_changes())
+    assert not len(correlation.take_changes())
+    checkpointed = CorrelationMap(BLOCKS)
+    checkpointed.apply(correlation.rows())
+    every = np.arange(BLOCKS, dtype=np.uint64)
+    for again in (journaled, checkpointed):
+        assert (again.positions_at(every) == correlation.positions_at(every)).all()
+        assert (again.sequences_at(every) == correlation.sequences_at(every)).all()
+        assert (again.mapped_blocks, again.zero_blocks) == (correlation.mapped_blocks, correlation.zero_blocks)
 
 
 def resident_bytes() -> int:

@@ -84,3 +84,52 @@ def test_a_freed_position_is_held_no_more_and_a_strangers_is_not_freed(blocks: i
     assert records.free(0, [place]) == 0
     assert not records.holds(place)
     assert (allocator.live, allocator.freed) == (0, blocks)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_pages_of_any_size_are_all_rows_of_the_volume_once(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.ledger._WINDOW", 7)
+    records, allocator = ledger()
+    for number, volume in enumerate((0, 1, 0, 0, 1, 0)):
+        (place,) = allocator.take(20)
+        records.record(volume, [Slice(number * 20, 20, number + 1)], [place], array("I", range(20)))
+    records.free(0, [Placement(45, 1, 10)])
+    records.bury(0, [Slice(3, 5, 10), Slice(300, 1, 11), Slice(40, 9, 12)])
+    records.bury(1, [Slice(0, 400, 13)])
+    rows: list[tuple[int, ...]] = []
+    after: int | None = None
+    while True:
+        page, after = records.page(0, after, limit)
+        assert len(page) <= limit
+        rows += [tuple(row) for row in page.tolist()]
+        if after is None:
+            break
+    assert rows == [tuple(row) for row in records.rows_of(0).tolist()]
+    assert len(rows) == 70 + 3
+    live = [row[0] for row in rows[:70]]
+    assert live == [*range(20), 40, 41, 42, 43, 44, *range(55, 80), *range(100, 120)]
+    assert [(row[3], row[0], row[4]) for row in rows[70:]] == [(3, 5, 10), (40, 9, 12), (300, 1, 11)]
+
+
+def test_empty_regions_are_known_to_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.ledger.REGION_BLOCKS", 16)
+    random_ = random.Random(11)
+    records, allocator = ledger()
+    for sequence in range(1, 200):
+        volume, lba, blocks = random_.randrange(2), random_.randrange(300), random_.randint(1, 40)
+        if allocator.free >= blocks and random_.random() < 0.6:
+            records.record(volume, [Slice(lba, blocks, sequence)], allocator.take(blocks), array("I", range(blocks)))
+        elif random_.random() < 0.5:
+            records.drop(volume, lba, blocks)
+        else:
+            rows = records.rows_of(volume)[:blocks]
+            records.free(volume, [Placement(int(row["position"]), int(row["generation"]), 1) for row in rows])
+        allocator.settle(allocator.pending())
+        live = [(row[5], row[3] // 16) for row in records.rows().tolist()]
+        assert records._regions == {key: live.count(key) for key in live}
+        again, _ = ledger()
+        again.apply(records.rows())
+        again.recovered()
+        assert again._regions == records._regions
+        assert records._may_hold(volume, 0, 1000) == any(of == volume for of, _ in live)
+        assert records._may_hold(volume, 32, 20) == bool({(volume, 2), (volume, 3)} & set(live))

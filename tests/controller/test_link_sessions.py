@@ -291,6 +291,7 @@ def test_commit_leaves_no_block_behind_whose_write_is_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubt_comes: str
 ) -> None:
     monkeypatch.setattr(lifecycle, "COMMIT_CHUNK_BYTES", BLOCK)
+    monkeypatch.setattr(lifecycle, "_CHUNKS_MOST", 1)
 
     async def story(sides: CutSides) -> None:
         await sides.write(3, 1)

@@ -168,6 +168,58 @@ def test_commit_merges_while_hosts_go_on_and_ends_with_an_empty_map(tmp_path: Pa
     on_desk(tmp_path, story)
 
 
+def test_a_commit_takes_what_is_scattered_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.lifecycle.COMMIT_CHUNK_BYTES", 8 * BLOCK)
+
+    async def story(desk: Desk) -> None:
+        for lba in (*range(8), 9, 17, 31, 40, *range(48, 60), 63):
+            await desk.write(lba, 200)
+        drops: list[Extent] = []
+        drop = desk.store.drop
+
+        async def dropped(volume: int, extent: Extent) -> None:
+            drops.append(extent)
+            await drop(volume, extent)
+
+        monkeypatch.setattr(desk.store, "drop", dropped)
+        await desk.lifecycle.commit()
+        await desk.lifecycle.settled()
+        # Eight blocks at a time, as many empty ones between them as there are; and then everything.
+        assert drops == [Extent(0, 8), Extent(8, 40), Extent(48, 8), Extent(56, 8), Extent(0, 64)]
+        assert desk.store.allocator.live == 0
+
+    on_desk(tmp_path, story)
+
+
+def test_a_commit_writes_back_what_hosts_write_while_it_waits_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwvirt.controller.lifecycle.COMMIT_CHUNK_BYTES", 8 * BLOCK)
+
+    async def story(desk: Desk) -> None:
+        await desk.write(0, 200)
+        gate, enter, write = desk.volume.gate, desk.volume.gate.enter, desk.first.write
+        written: list[int] = []
+
+        async def filled_before(extent: Extent) -> None:
+            monkeypatch.setattr(gate, "enter", enter)
+            await desk.write(16, *[201] * 48)
+            await enter(extent)
+
+        async def wrote(writes: Sequence[Write]) -> object:
+            written.append(sum(len(piece) for one in writes for piece in one.data) // BLOCK)
+            return await write(writes)  # type: ignore[no-untyped-call]  # as FileVolume
+
+        monkeypatch.setattr(gate, "enter", filled_before)
+        monkeypatch.setattr(desk.first, "write", wrote)
+        await desk.lifecycle.commit()
+        await desk.lifecycle.settled()
+        assert desk.first_disk() == [200, *desk.original(1, 15), *[201] * 48]
+        assert written == [1, *[8] * 6]
+
+    on_desk(tmp_path, story)
+
+
 def test_discard_gives_the_original_back(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         await desk.write(0, *range(100, 140))
