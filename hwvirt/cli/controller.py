@@ -14,8 +14,9 @@ __all__ = ["controller"]
 
 def controller(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The daemon's configuration.", show_default=False)],
+    until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop also when standard input ends.")] = False,
 ) -> ExitCode:
     """Run one controller daemon until SIGTERM. Rigs start theirs themselves."""
     from hwvirt.controller.daemon import main  # noqa: PLC0415  slow to load
 
-    return main(config)
+    return main(config, until_eof=until_eof)

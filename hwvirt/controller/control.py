@@ -67,7 +67,7 @@ class ControlServer:
                 if request.get("verb") == "events":
                     await self._stream(writer)
                     return
-                writer.write(_encode(await self._reply(request)) + b"\n")
+                writer.write(await self._reply(request) + b"\n")
                 await writer.drain()
         except (OSError, ValueError, asyncio.CancelledError):
             pass  # the viewer went away, sent a line without end, or the daemon stops
@@ -75,16 +75,16 @@ class ControlServer:
             self._streams.discard(task)
             writer.close()
 
-    async def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _reply(self, request: dict[str, Any]) -> bytes:
         try:
-            return {"ok": True, "result": await self._answer(request)}
+            return _encode({"ok": True, "result": await self._answer(request)})
         except HwvirtError as error:
-            return _refusal(error)
+            return _encode(_refusal(error))
         except CheckCondition as error:
-            return _refusal(ControllerError(f"{error}."))
+            return _encode(_refusal(ControllerError(f"{error}.")))
         except Exception as error:  # the daemon's own mistake: who asked is told, and hosts are served on
             self._trace.emit("control.failed", verb=str(request.get("verb")), reason=repr(error))
-            return _refusal(ControllerError(f"internal error: {error!r}.", next_step="Please report it."))
+            return _encode(_refusal(ControllerError(f"internal error: {error!r}.", next_step="Please report it.")))
 
     async def _answer(self, request: dict[str, Any]) -> Any:
         name = request.get("verb")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from hwvirt.scsi.cdb import read_capacity_16
 from hwvirt.scsi.command import Command
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.scsi.volume import Access, Extent, Residency
+from hwvirt.stopping import on_end_of_input, on_stop
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
@@ -44,17 +44,21 @@ __all__ = ["Controller", "main"]
 _DISK_S = 30.0
 
 
-def main(config_path: Path) -> ExitCode:
-    """Runs the controller of a configuration file until SIGTERM or SIGINT. Raises HwvirtError when it cannot start."""
+def main(config_path: Path, *, until_eof: bool = False) -> ExitCode:
+    """Runs the controller of a configuration file until it is told to stop. Raises HwvirtError when it cannot start.
+
+    `until_eof`: the end of standard input tells it to stop, too.
+    """
     keep_large_buffers()
-    return uvloop.run(_run(load_config(config_path)))
+    return uvloop.run(_run(load_config(config_path), until_eof))
 
 
-async def _run(config: Config) -> ExitCode:
+async def _run(config: Config, until_eof: bool) -> ExitCode:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    on_stop(stop.set)
+    if until_eof:
+        on_end_of_input(stop.set)
     trace = Trace(config.name)
     trace.subscribe(_tell)
     async with AsyncExitStack() as stack:

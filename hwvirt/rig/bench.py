@@ -35,7 +35,7 @@ from hwvirt.units import Deadline
 __all__ = ["CONTROLLER_PROGRAM", "START_S", "Bench", "Machine", "export_of"]
 
 CONTROLLER_PROGRAM = (sys.executable, "-m", "hwvirt", "controller")
-"""What runs a controller; its configuration file follows. The judge's own tests run deliberately wrong ones."""
+"""What runs a controller; its configuration file and --until-eof follow. The judge's own tests run wrong ones."""
 
 START_S = 20.0
 STOP_S = 20.0
@@ -135,7 +135,8 @@ class Bench:
             machine.process = await asyncio.create_subprocess_exec(
                 *self._program,
                 str(self.folder / f"{name}.json"),
-                stdin=asyncio.subprocess.DEVNULL,
+                "--until-eof",  # nobody stops it when the runner is killed
+                stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C goes to the runner alone: it stops the controllers in order.

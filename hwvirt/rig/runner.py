@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,7 @@ from hwvirt.rig.report import Report, RunFolder, StepReport, decide, provenance,
 from hwvirt.rig.stage import Stage
 from hwvirt.rig.steps import STEPS, Performance, name_of
 from hwvirt.rig.watcher import Watcher
+from hwvirt.stopping import on_stop
 from hwvirt.trace import Trace
 
 __all__ = ["RunOptions", "run_rig"]
@@ -88,8 +89,7 @@ class _Run:
         self.folder.lock(locked(self.rig) | {"provenance": provenance()})
         loop = asyncio.get_running_loop()
         working = self.working = loop.create_task(self._bring_up_and_perform())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._end_early, ExitCode.INTERRUPTED, "interrupted")
+        on_stop(partial(self._end_early, ExitCode.INTERRUPTED, "interrupted"))
         await asyncio.wait([working])
         bug = None if working.cancelled() else working.exception()
         if bug is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import sys
 import tempfile
 from contextlib import AsyncExitStack, suppress
@@ -20,6 +19,7 @@ from rich.table import Table
 from hwvirt.errors import ExitCode, HwvirtError
 from hwvirt.rig.bench import Bench
 from hwvirt.rig.file.model import Rig
+from hwvirt.stopping import on_stop
 from hwvirt.trace import Event, Trace
 from hwvirt.units import format_size
 
@@ -30,14 +30,13 @@ _WIDEST = 1000
 
 
 def up_rig(rig: Rig, *, json: bool) -> ExitCode:
-    """Brings the rig up, redirecting, tells how to reach it, and takes it down on SIGINT or SIGTERM."""
+    """Brings the rig up, redirecting, tells how to reach it, and takes it down when told to stop."""
     return uvloop.run(_up(rig, json))
 
 
 async def _up(rig: Rig, json: bool) -> ExitCode:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_stop(stop.set)
     trace = Trace("rig")
     if not json:
         trace.subscribe(_tell)

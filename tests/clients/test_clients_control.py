@@ -146,7 +146,7 @@ def test_watch_prints_plain_lines_where_nobody_has_a_terminal(quickstart: RigUp)
         first = watch.stdout.readline()
         qemu_io(quickstart.uri("a", 0), "write -P 1 0 4k")
         lines: list[str] = []
-        while not any("nbd.opened" in line for line in lines):
+        while not any("opened lun0" in line for line in lines):
             lines.append(watch.stdout.readline())
             assert lines[-1], lines
         watch.send_signal(signal.SIGINT)

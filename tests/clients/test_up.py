@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import select
 import shutil
 import signal
 import tempfile
@@ -11,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hwvirt.controller.control import call
 
 from .kit import END_S, PROGRAM, ROOT, good, rig_up, started
 
@@ -48,7 +52,7 @@ def test_controller_that_dies_takes_the_rig_down_and_its_log_stays() -> None:
         assert not up.socket("a").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_people_are_told_how_to_reach_each_lun(short_folder: Path, number: signal.Signals) -> None:
     with started(*PROGRAM, "up", QUICKSTART, TMPDIR=str(short_folder), COLUMNS="60") as process:
         assert process.stdout is not None
@@ -76,3 +80,26 @@ def test_interrupted_while_it_comes_up_it_leaves_nothing(short_folder: Path) -> 
         out, said = process.communicate(timeout=END_S)
     assert (process.returncode, out, said) == (130, "", "")
     assert list(short_folder.iterdir()) == []
+
+
+def test_killed_it_takes_its_controllers_with_it() -> None:
+    with rig_up(QUICKSTART) as up:
+        running = [os.pidfd_open(pid) for pid in up.pids.values()]
+        up.process.kill()
+        up.process.communicate(timeout=END_S)
+        for controller in running:
+            assert select.select([controller], [], [], END_S)[0], "a controller goes on without its rig"
+            os.close(controller)
+        assert "link.down" in up.log("b")
+
+
+def test_it_outlives_its_terminal_where_nohup_says_so() -> None:
+    words = [*PROGRAM, "up", str(QUICKSTART), "--json"]
+    with started("nohup", *words) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGHUP)
+        assert call(told["controllers"]["a"]["socket"], "status")["ready"]
+        process.terminate()
+        process.communicate(timeout=END_S)
+    assert process.returncode == 0

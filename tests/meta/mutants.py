@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from hwvirt.controller import daemon, link_side
@@ -28,7 +27,7 @@ def nothing() -> None:
 def deaf() -> None:
     """SIGTERM is not heard."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    vars(daemon)["signal"] = SimpleNamespace(SIGTERM=signal.SIGUSR1, SIGINT=signal.SIGUSR2)
+    vars(daemon)["on_stop"] = lambda stop: None
 
 
 @mutant

@@ -1,0 +1,32 @@
+"""How a program is told to stop: Ctrl-C, SIGTERM, or the end of the terminal or of the connection that it runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+__all__ = ["on_end_of_input", "on_stop"]
+
+_MOST_BYTES = 4096
+
+
+def on_stop(stop: Callable[[], object]) -> None:
+    """Calls `stop` for each such signal, in the running loop. SIGHUP stays ignored where it is: nohup(1) wishes so."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop)
+
+
+def on_end_of_input(stop: Callable[[], object], fd: int = 0) -> None:
+    """Calls `stop` once when there is nothing more to read: whoever held the other end of the pipe is no more."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        if not os.read(fd, _MOST_BYTES):
+            loop.remove_reader(fd)
+            stop()
+
+    loop.add_reader(fd, read)
