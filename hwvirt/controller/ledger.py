@@ -20,7 +20,7 @@ from hwvirt.controller.position import Columns, lbas_of, stretches
 from hwvirt.controller.tombstones import Tombstone, Tombstones
 from hwvirt.link.messages import Placement, Slice
 
-__all__ = ["REGION_BLOCKS", "ROW", "Kind", "Ledger"]
+__all__ = ["REGION_BLOCKS", "ROW", "Kind", "Ledger", "tomb_rows"]
 
 ROW = np.dtype(
     [
@@ -179,7 +179,7 @@ class Ledger:
     def take_changes(self) -> Rows:
         """Rows that changed since the last call, with their present values."""
         at = np.unique(np.concatenate((*self._changed, np.array(self._changed_blocks, np.uint64))))
-        rows = np.concatenate((self._live_rows(at), _tomb_rows(self._buried)))
+        rows = np.concatenate((self._live_rows(at), tomb_rows(self._buried)))
         self._changed.clear()
         self._changed_blocks.clear()
         self._buried.clear()
@@ -194,7 +194,7 @@ class Ledger:
     def rows(self) -> Rows:
         """Every live row in order of position, then every tombstone."""
         live = self._live_rows(np.flatnonzero(self._volumes).astype(np.uint64))
-        tombs = _tomb_rows((volume, tomb) for volume, of in self._tombstones.items() for tomb in of.since(0))
+        tombs = tomb_rows((volume, tomb) for volume, of in self._tombstones.items() for tomb in of.since(0))
         return np.concatenate((live, tombs))
 
     def rows_of(self, volume: int) -> Rows:
@@ -208,7 +208,7 @@ class Ledger:
         tombs = self._tombstones.get(volume)
         if tombs and len(rows) <= limit:
             behind = islice(tombs.since(max(0, start - _TOMB)), limit + 1 - len(rows))
-            rows = np.concatenate((rows, _tomb_rows((volume, tomb) for tomb in behind)))
+            rows = np.concatenate((rows, tomb_rows((volume, tomb) for tomb in behind)))
         page = rows[:limit]
         return page, _key(page[-1]) if len(rows) > limit else None
 
@@ -267,7 +267,8 @@ def _key(row: np.void) -> int:
     return int(row["lba"]) + _TOMB if row["kind"] == Kind.TOMBSTONE else int(row["position"])
 
 
-def _tomb_rows(tombs: Iterable[tuple[int, Tombstone]]) -> Rows:
+def tomb_rows(tombs: Iterable[tuple[int, Tombstone]]) -> Rows:
+    """The rows of tombstones, given with their volumes."""
     rows = [(blocks, 0, 0, lba, sequence, volume, Kind.TOMBSTONE) for volume, (lba, blocks, sequence) in tombs]
     return np.array(rows, ROW)
 

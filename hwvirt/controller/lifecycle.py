@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from hwvirt.controller.correlation import Run
-from hwvirt.controller.recovery import reconcile
+from hwvirt.controller.recovery import durable_ledger, reconcile
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State, Step, follow
 from hwvirt.link.messages import Slice
@@ -48,7 +48,7 @@ class Lifecycle:
             state = State.REDIRECTING if len(await volume.store.ledger(volume.number)) else initial
         volume.state = state
         if state in (State.REDIRECTING, State.COMMITTING):
-            await reconcile(volume, volume.store)
+            reconcile(volume, await durable_ledger(volume, volume.store))
             if failed := await volume.flush():
                 raise failed
         if not self._known:

@@ -10,7 +10,7 @@ from typing import Any
 from hwvirt.controller.config import LinkConfig
 from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.patience import PatientLink
-from hwvirt.controller.recovery import reconcile, send_again
+from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.service import Answering, Service
 from hwvirt.controller.states import State
@@ -29,6 +29,7 @@ __all__ = ["LinkSide"]
 
 _LEAST_SILENCE_S = 1.0
 _SIGNS_IN_SILENCE = 5
+_REDIRECTED = (State.REDIRECTING, State.COMMITTING)
 _ANOTHER_PEER = "Correct `peer` of the link, or the name of the controller."
 _NEXT_STEPS = {
     NOT_READY: _ANOTHER_PEER,
@@ -112,7 +113,7 @@ class LinkSide:
         for number, volume in self._volumes.items():
             epoch = await self._attach(number, volume)
             restarted = former not in (0, epoch)
-            if volume.state not in (State.REDIRECTING, State.COMMITTING):
+            if volume.state not in _REDIRECTED:
                 lost.discard(number)
             elif restarted or number in lost:
                 direct.block_bytes = volume.block_bytes
@@ -120,12 +121,14 @@ class LinkSide:
         return epoch
 
     async def _make_one_to_one(self, volume: RedirectVolume, direct: LinkStore, *, send: bool) -> None:
-        if send:
-            await send_again(volume, direct)
-            self._trace.emit("redirect.sent-again", lun=volume.number)
         self.patient.lost.discard(volume.number)
         try:
-            await reconcile(volume, direct)
+            rows = await durable_ledger(volume, direct)
+            if send:
+                rows = await send_again(volume, direct, rows)
+                self._trace.emit("redirect.sent-again", lun=volume.number)
+            if volume.state in _REDIRECTED:  # it may have been discarded meanwhile
+                reconcile(volume, rows)
         except BaseException:
             self.patient.lost.add(volume.number)
             raise

@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
 
 from hwvirt.controller import lifecycle
+from hwvirt.controller.correlation import Rows
+from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.states import State
 from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
@@ -71,7 +73,7 @@ def test_session_that_ends_at_any_request_of_mending_loses_nothing(tmp_path: Pat
     async def story(sides: CutSides) -> None:
         sides.answered_first = answered_first
         expected: dict[int, int] = {}
-        for nth in range(1, 9):  # Attach, four writes, an unmap, the ledger; then the mending is over
+        for nth in range(1, 12):  # Attach, a flush, the ledger, eight writes; the unmap is the last
             for lba in range(10, 14):
                 await sides.write(lba, nth)
                 expected[lba] = nth * 10 + lba
@@ -119,6 +121,65 @@ def test_unmap_in_doubt_is_decided_before_anything_else_is_asked(tmp_path: Path)
         sides.check_one_to_one()
 
     _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_what_was_decided_in_favour_of_a_write_is_not_lost_by_a_crash_of_the_store(tmp_path: Path) -> None:
+    """The store had it in memory alone, and nobody could send it again."""
+
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Write)
+        await _refused(sides.write(5, 2))
+        await sides.heal()
+        assert await sides.read(5) == [2]
+        await sides.stop_b()
+        await sides.start_b_side()
+        assert await sides.read(5) == [2]
+        await sides.flush()
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_store_without_room_for_it_twice_is_mended(tmp_path: Path) -> None:
+    """It made durable what no answered flush covers, and has no block left."""
+
+    async def story(sides: CutSides) -> None:
+        await sides.write(0, *range(sides.blocks))
+        await sides.flush()
+        while sides.store.allocator.free:
+            await sides.write(5, sides.store.allocator.free)
+        await sides.store.flush(0)
+        await sides.stop_b()
+        await sides.start_b_side()
+        assert await sides.read(5) == [1]
+        await sides.flush()
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story)
+
+
+def test_discard_in_the_middle_of_mending_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        rows = await sides.store.ledger(0)
+
+        class Discarding:
+            """A store that is slow to tell its ledger: meanwhile the volume is discarded."""
+
+            async def flush(self, volume: int) -> int:
+                return sides.store.epoch
+
+            async def ledger(self, volume: int) -> Rows:
+                await sides.lifecycle.discard()
+                return rows
+
+        await sides.side_a._make_one_to_one(sides.volume, cast("LinkStore", Discarding()), send=False)
+        assert sides.volume.state is State.OWN
+        assert len(sides.volume.map.rows()) == 0
+        assert sides.volume.superseded == []
+
+    _on_cut_sides(tmp_path, story)
 
 
 def test_nothing_of_a_write_in_doubt_is_kept(tmp_path: Path) -> None:

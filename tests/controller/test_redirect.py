@@ -353,7 +353,7 @@ def test_the_same_request_again_is_answered_alike_and_not_done_twice(tmp_path: P
 
 
 def test_the_store_restarted_meanwhile_so_a_flush_is_repeated_in_its_new_epoch(tmp_path: Path) -> None:
-    from hwvirt.controller.recovery import reconcile, send_again
+    from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 
     async def story(desk: Desk) -> None:
         await desk.write(10, 1)
@@ -364,8 +364,8 @@ def test_the_store_restarted_meanwhile_so_a_flush_is_repeated_in_its_new_epoch(t
         desk.ledger_journal.close()
         desk.start_b()  # its memory is gone: the last three are known to A alone
         desk.volume.store = desk.store
-        await send_again(desk.volume, desk.store)
-        await reconcile(desk.volume, desk.store)
+        rows = await durable_ledger(desk.volume, desk.store)
+        reconcile(desk.volume, await send_again(desk.volume, desk.store, rows))
         assert await desk.read(9, 5) == [9, 2, 3, 0, 13]
         await desk.flush()
         desk.check_one_to_one()

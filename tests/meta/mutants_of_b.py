@@ -11,6 +11,7 @@ from typing import Any
 from hwvirt.buffers import Pieces
 from hwvirt.controller import link_side
 from hwvirt.controller.allocator import Allocator
+from hwvirt.controller.correlation import Rows
 from hwvirt.controller.ledger import Ledger
 from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.redirect import RedirectVolume
@@ -169,8 +170,9 @@ def not_sent_again() -> None:
     """After a restart of the store, what it may have lost is forgotten instead of sent again."""
 
     @instead_of(link_side, "send_again")
-    async def send_again(original: Any, volume: RedirectVolume, store: Any) -> None:
+    async def send_again(original: Any, volume: RedirectVolume, store: Any, rows: Rows) -> Rows:
         lost = [Slice(lba, blocks, volume.sequence) for sent in volume.unflushed for lba, blocks, _ in sent.slices]
         volume.unflushed.clear()
         volume.map.release(lost)
         spoiled(*(one.lba for one in lost))
+        return rows
