@@ -164,9 +164,10 @@ def late_landing() -> None:
         for change, failed in zip(changes, results, strict=True):
             if failed:
                 late[change.lba] = change
-            elif change.lba in late:
-                await original(self, [late.pop(change.lba)])
-                spoiled(change.lba)
+                continue
+            for lba in late.keys() & range(change.lba, change.lba + change.blocks):
+                await original(self, [late.pop(lba)])
+                spoiled(lba)
         return results
 
 

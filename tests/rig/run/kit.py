@@ -102,7 +102,24 @@ async def _durable_writes(run: Performance, step: DurableWrites) -> None:
     run.add(await run_workload(path, WorkloadPlan(step.ops, 8, 1, 1, Mix(fua=100), run.seed), history))
 
 
-STEPS.update({PowerCut: _power_cut, DurableWrites: _durable_writes})  # type: ignore[dict-item]  # steps of these tests
+@dataclass(frozen=True)
+class FlushUntilDone:
+    """A step that rig files do not have: a host that flushes until it gets GOOD, which it does when the link is back."""
+
+    controller: str = "a"
+    lun: int = 0
+
+
+async def _flush_until_done(run: Performance, step: FlushUntilDone) -> None:
+    path = await run.stage.initiator(step.controller, step.lun)
+    history, done = run.stage.unit(step.controller, step.lun).history, 0
+    while not done:  # without a link each one waits for the link's `stall`
+        counts = await run_workload(path, WorkloadPlan(1, 1, 1, 1, Mix(flush=100), run.seed), history)
+        run.add(counts)
+        done = counts.flushes
+
+
+STEPS.update({PowerCut: _power_cut, DurableWrites: _durable_writes, FlushUntilDone: _flush_until_done})  # type: ignore[dict-item]  # steps of these tests
 
 
 @dataclass
