@@ -1,0 +1,218 @@
+"""Walks through everything that can happen in a scenario, breadth first, or at random where that is too much."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from hwvirt.rig.explore.actions import Action, Schedule
+from hwvirt.rig.explore.coverage import Visits
+from hwvirt.rig.explore.scenario import Scenario
+from hwvirt.rig.explore.state import State
+from hwvirt.rig.explore.trial import Trial
+from hwvirt.rig.explore.words import told
+from hwvirt.rig.explore.world import World
+
+__all__ = ["Bounds", "Outcome", "Violation", "explore"]
+
+_YOUNG, _OLD = 200_000, 50
+"""Nearly everything that is made here stays: the collector need not look for garbage as often as it does by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far to go: actions of a schedule, faults in it, and distinct states in all."""
+
+    depth: int
+    faults: int
+    states: int
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What must hold and does not, and a shortest schedule that leads there, in words. `healed`: it shows only later."""
+
+    problems: tuple[str, ...]
+    schedule: Schedule
+    words: tuple[str, ...]
+    healed: bool
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came out of one scenario. `depth`: every schedule of that many actions was walked through.
+
+    `settled` are the further states in which worlds healed; `judged` the different ends that the judge saw.
+    """
+
+    scenario: str
+    bounds: Bounds
+    states: int = 0
+    transitions: int = 0
+    depth: int = 0
+    settled: int = 0
+    judged: int = 0
+    machines: tuple[int, int] = (0, 0)
+    elapsed_s: float = 0.0
+    violation: Violation | None = None
+    visits: Visits = field(default_factory=Visits)
+
+
+def explore(
+    scenario: Scenario, bounds: Bounds, seed: int | None = None, tell: Callable[[Outcome], None] = lambda outcome: None
+) -> Outcome:
+    """Explores until a violation is found or the bounds are reached; `tell` hears of each depth.
+
+    Without a seed breadth first: the first violation has a shortest schedule. With one by walks of `bounds.depth` actions
+    that are chosen at random, until so many states were met.
+    """
+    outcome = Outcome(scenario.name, bounds)
+    with _in_peace():
+        _explore(scenario, outcome, seed, tell)
+    return outcome
+
+
+def _explore(scenario: Scenario, outcome: Outcome, seed: int | None, tell: Callable[[Outcome], None]) -> None:
+    began = time.monotonic()
+    world = World(scenario, outcome.bounds.faults)
+    search = _Search(world, outcome)
+
+    def count() -> None:
+        outcome.settled, outcome.judged = search.trial.settled, search.trial.judged
+        outcome.machines = len(world.first), len(world.second)
+        outcome.visits = world.first.visits + world.second.visits
+        outcome.elapsed_s = time.monotonic() - began
+
+    try:
+        for _ in search.breadth_first() if seed is None else search.at_random(random.Random(seed)):
+            count()
+            tell(outcome)
+    finally:
+        count()
+        world.close()
+
+
+class _Search:
+    def __init__(self, world: World, outcome: Outcome) -> None:
+        self.trial = Trial(world)
+        self._world = world
+        self._outcome = outcome
+        self._bounds = outcome.bounds
+        self._start = world.beginning()
+        self._from: dict[State, tuple[State, Action] | None] = {self._start: None}
+        outcome.states = 1
+
+    def breadth_first(self) -> Iterator[None]:
+        """Yields after each depth."""
+        if self._is_wrong(self._start):
+            return
+        edge = [self._start]
+        while edge and self._outcome.depth < self._bounds.depth:
+            edge = self._beyond(edge)
+            if self._outcome.violation or self._is_full():
+                return
+            self._outcome.depth += 1
+            yield
+        if not edge:
+            self._outcome.depth = self._bounds.depth  # there are no longer schedules
+
+    def _beyond(self, edge: list[State]) -> list[State]:
+        """The new states one action behind those of the edge."""
+        found: list[State] = []
+        for state in edge:
+            for action in self._world.possible(state):
+                following = self._after(state, action)
+                if following is None:
+                    continue
+                found.append(following)
+                if self._is_wrong(following) or self._is_full():
+                    return found
+        return found
+
+    def at_random(self, chance: random.Random) -> Iterator[None]:
+        """Yields after each walk."""
+        stale = 0
+        while not self._is_full() and stale < _STALE_MOST:
+            state, before = self._start, self._outcome.states
+            for _ in range(self._bounds.depth):
+                actions = self._world.possible(state)
+                if not actions:
+                    break
+                action = chance.choice(actions)
+                known = self._after(state, action) is None
+                state = self._world.after(state, action)
+                if not known and self._is_wrong(state):
+                    return
+            stale = 0 if self._outcome.states > before else stale + 1
+            yield
+
+    def _after(self, state: State, action: Action) -> State | None:
+        """The state behind the action, if it is new."""
+        self._outcome.transitions += 1
+        following = self._world.after(state, action)
+        if following in self._from:
+            return None
+        self._from[following] = state, action
+        self._outcome.states += 1
+        return following
+
+    def _is_full(self) -> bool:
+        return self._outcome.states >= self._bounds.states
+
+    def _is_wrong(self, state: State) -> bool:
+        problems, healed = self.trial.now(state), False
+        if not problems:
+            problems, healed = self.trial.in_the_end(state), True
+        if problems:
+            schedule = self._shorter(self._schedule_to(state))
+            words = tuple(told(self._world, self._start, schedule))
+            self._outcome.violation = Violation(problems, schedule, words, healed)
+        return bool(problems)
+
+    def _schedule_to(self, state: State) -> Schedule:
+        actions: list[Action] = []
+        while (way := self._from[state]) is not None:
+            state, action = way
+            actions.append(action)
+        return tuple(reversed(actions))
+
+    def _shorter(self, schedule: Schedule) -> Schedule:
+        """The schedule without the actions that it does not need. A walk breadth first has none of these."""
+        index = 0
+        while index < len(schedule):
+            without = schedule[:index] + schedule[index + 1 :]
+            if self._goes_wrong(without):
+                schedule, index = without, 0
+            else:
+                index += 1
+        return schedule
+
+    def _goes_wrong(self, schedule: Schedule) -> bool:
+        state = self._start
+        for action in schedule:
+            if action not in self._world.possible(state):
+                return False
+            state = self._world.after(state, action)
+        return bool(self.trial.now(state) or self.trial.in_the_end(state))
+
+
+_STALE_MOST = 1000
+"""Walks in a row that meet nothing new: there is hardly anything left."""
+
+
+@contextmanager
+def _in_peace() -> Iterator[None]:
+    """Garbage is collected rarely, and a crash may come before a coroutine has begun."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_YOUNG, _OLD, _OLD)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            yield
+    finally:
+        gc.set_threshold(*thresholds)
