@@ -16,6 +16,7 @@ from hwvirt.cli.controller import controller
 from hwvirt.cli.ctl import ctl
 from hwvirt.cli.doctor import doctor
 from hwvirt.cli.exits import exits
+from hwvirt.cli.explore import explore
 from hwvirt.cli.lab import lab_shell
 from hwvirt.cli.new import new_rig
 from hwvirt.cli.run import run
@@ -46,7 +47,7 @@ def _show_version(wanted: bool) -> None:
 def _app() -> typer.Typer:
     app = _group("Redirect-on-write between two storage controllers, on a bench, judged.", epilog=_EXIT_CODES)
     app.callback()(_program)
-    for command in (run, up, check, controller, ctl, watch, doctor, scan, arm, disarm):
+    for command in (run, up, check, explore, controller, ctl, watch, doctor, scan, arm, disarm):
         app.command()(exits(command))
     new = _group("Write a commented template.")
     new.command("rig")(exits(new_rig))

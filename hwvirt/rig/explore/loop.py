@@ -189,7 +189,7 @@ class HandLoop:
         tasks, self.tasks = self.tasks, []
         for task in tasks:
             # Closed here and now, so that no garbage collection wakes it in the middle of another world.
-            with suppress(BaseException):
+            with suppress(Exception, asyncio.CancelledError):
                 task.get_coro().close()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, IntEnum
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -130,6 +132,7 @@ class Process(ABC):
     def end(self) -> None:
         """The process is no more; its parts let go of each other, so that nobody has to look for them in memory."""
         self.loop.kill()
+        self._end_work()
         for plug in self.plugs.values():
             if plug.open:
                 vars(plug.connection.session).clear()
@@ -137,6 +140,10 @@ class Process(ABC):
         for part in (self.side, self.side.patient, self.endpoint):
             vars(part).clear()
         self.plugs.clear()
+
+    @abstractmethod
+    def _end_work(self) -> None:
+        """What goes on outside of tasks is over, too."""
 
     def image(self) -> Image:
         """What the machine would keep."""
@@ -210,6 +217,12 @@ class Second(Process):
         self.side = LinkSide("b", _config("listen", "a"), boot, self.trace, self.endpoint)
         self.loop.begin(self.side.start({}, self.service))
 
+    @override
+    def _end_work(self) -> None:
+        for errand in tuple(self.service._errands):
+            with suppress(Exception, asyncio.CancelledError):
+                errand._work.close()
+
 
 class First(Process):
     """A: the volume that redirects. `serving`: hosts are let in. `failure`: why it could not start, if it could not."""
@@ -224,6 +237,10 @@ class First(Process):
         self.lifecycle = Lifecycle(self.volume, self.trace)
         self.asks = self.scenario.all_asks
         self.loop.begin(self._start())
+
+    @override
+    def _end_work(self) -> None:
+        """There is none."""
 
     async def _start(self) -> None:
         """As the daemon does it."""

@@ -59,10 +59,10 @@ class Fault(Flag):
 class Scenario:
     """A world and its story.
 
-    `before` is asked and answered before exploration begins. `depth`: actions of the longest schedules; `budget`: faults in
-    one of them. `window`: requests that the host has in flight at most. `handshake`: its frames are scheduled like all
-    others, instead of a connection being up at once. `slow`: disks and files take their time, so that a crash finds them at
-    work.
+    `before` is asked and answered before exploration begins. By default as many as `states` are met, in schedules of up to
+    `depth` actions with up to `budget` faults. `window`: requests that the host has in flight at most. `handshake`: its
+    frames are scheduled like all others, instead of a connection being up at once. `slow`: disks and files take their time,
+    so that a crash finds them at work.
     """
 
     name: str
@@ -70,7 +70,8 @@ class Scenario:
     before: tuple[Ask, ...] = ()
     asks: tuple[Ask, ...]
     faults: Fault
-    depth: int
+    states: int = 20_000
+    depth: int = 40
     budget: int = 2
     window: int = 2
     blocks: int = 2
@@ -104,7 +105,7 @@ _ALL = (
         story="writes, an overwrite and a flush, under every fault",
         asks=(_write(0), _write(1), _write(0), _FLUSH, _READ_0, _write(1)),
         faults=Fault.ALL,
-        depth=12,
+        states=110_000,
     ),
     Scenario(
         name="epoch-change",
@@ -112,7 +113,7 @@ _ALL = (
         before=(_write(0), _FLUSH, _write(0), _write(1)),
         asks=(_READ_0, _write(0), _FLUSH, _UNMAP_1),
         faults=Fault.ALL,
-        depth=12,
+        states=110_000,
     ),
     Scenario(
         name="commit",
@@ -120,7 +121,6 @@ _ALL = (
         before=(_write(0), _FLUSH, _write(1)),
         asks=(Ask(Verb.COMMIT), _write(0), _FLUSH),
         faults=Fault.CRASH | Fault.CUT | Fault.STALL,
-        depth=12,
     ),
     Scenario(
         name="discard",
@@ -128,7 +128,6 @@ _ALL = (
         before=(_write(0), _FLUSH, _write(1)),
         asks=(Ask(Verb.DISCARD), _write(0), _FLUSH),
         faults=Fault.CRASH | Fault.CUT | Fault.STALL,
-        depth=12,
     ),
     Scenario(
         name="slow",
@@ -136,7 +135,6 @@ _ALL = (
         before=(_write(0), _FLUSH),
         asks=(_write(0), _write(1), _FLUSH, _write(0)),
         faults=Fault.CRASH,
-        depth=12,
         slow=True,
     ),
     Scenario(
@@ -144,7 +142,6 @@ _ALL = (
         story="every frame of the handshake may be lost, doubled, overtaken or come from an earlier connection",
         asks=(_write(0),),
         faults=Fault.CABLE | Fault.CRASH,
-        depth=12,
         handshake=True,
     ),
     Scenario(
@@ -153,7 +150,6 @@ _ALL = (
         before=(_write(0), _write(1), _FLUSH),
         asks=(_write(0), _FLUSH, _write(1), _READ_0, _write(0), _FLUSH),
         faults=Fault.CRASH | Fault.CUT | Fault.STALL,
-        depth=12,
         store_blocks=3,
     ),
 )

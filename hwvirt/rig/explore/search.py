@@ -7,7 +7,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from hwvirt.rig.explore.actions import Action, Schedule
@@ -47,14 +47,17 @@ class Violation:
 class Outcome:
     """What came out of one scenario. `depth`: every schedule of that many actions was walked through.
 
-    `settled` are the further states in which worlds healed; `judged` the different ends that the judge saw.
+    `complete`: there is no state that was not met. `settled` are the states through which worlds healed; `judged` the
+    different ends that the judge saw.
     """
 
     scenario: str
     bounds: Bounds
+    seed: int | None = None
     states: int = 0
     transitions: int = 0
     depth: int = 0
+    complete: bool = False
     settled: int = 0
     judged: int = 0
     machines: tuple[int, int] = (0, 0)
@@ -66,49 +69,48 @@ class Outcome:
 def explore(
     scenario: Scenario, bounds: Bounds, seed: int | None = None, tell: Callable[[Outcome], None] = lambda outcome: None
 ) -> Outcome:
-    """Explores until a violation is found or the bounds are reached; `tell` hears of each depth.
+    """Explores until a violation is found or the bounds are reached.
 
-    Without a seed breadth first: the first violation has a shortest schedule. With one by walks of `bounds.depth` actions
-    that are chosen at random, until so many states were met.
+    `tell` hears at the beginning and from time to time how far it is; what it got stays true after an interruption. Without
+    a seed breadth first: the first violation has a shortest schedule. With one by walks of `bounds.depth` actions that are
+    chosen at random, until so many states were met.
     """
-    outcome = Outcome(scenario.name, bounds)
-    with _in_peace():
-        _explore(scenario, outcome, seed, tell)
+    outcome = Outcome(scenario.name, bounds, seed)
+    with _in_peace(), closing(World(scenario, bounds.faults)) as world:
+        search = _Search(world, outcome, tell)
+        try:
+            if seed is None:
+                search.breadth_first()
+            else:
+                search.at_random(random.Random(seed))
+        finally:
+            search.count()
     return outcome
 
 
-def _explore(scenario: Scenario, outcome: Outcome, seed: int | None, tell: Callable[[Outcome], None]) -> None:
-    began = time.monotonic()
-    world = World(scenario, outcome.bounds.faults)
-    search = _Search(world, outcome)
-
-    def count() -> None:
-        outcome.settled, outcome.judged = search.trial.settled, search.trial.judged
-        outcome.machines = len(world.first), len(world.second)
-        outcome.visits = world.first.visits + world.second.visits
-        outcome.elapsed_s = time.monotonic() - began
-
-    try:
-        for _ in search.breadth_first() if seed is None else search.at_random(random.Random(seed)):
-            count()
-            tell(outcome)
-    finally:
-        count()
-        world.close()
-
-
 class _Search:
-    def __init__(self, world: World, outcome: Outcome) -> None:
-        self.trial = Trial(world)
+    def __init__(self, world: World, outcome: Outcome, tell: Callable[[Outcome], None]) -> None:
+        self._began = time.monotonic()
+        self._trial = Trial(world)
         self._world = world
         self._outcome = outcome
+        self._tell = tell
         self._bounds = outcome.bounds
         self._start = world.beginning()
         self._from: dict[State, tuple[State, Action] | None] = {self._start: None}
         outcome.states = 1
 
-    def breadth_first(self) -> Iterator[None]:
-        """Yields after each depth."""
+    def count(self) -> None:
+        """The outcome says how far it is."""
+        outcome, world = self._outcome, self._world
+        outcome.settled, outcome.judged = self._trial.settled, self._trial.judged
+        outcome.machines = len(world.first), len(world.second)
+        outcome.visits = world.first.visits + world.second.visits
+        outcome.elapsed_s = time.monotonic() - self._began
+
+    def breadth_first(self) -> None:
+        """One depth after the other."""
+        self._tell(self._outcome)
         if self._is_wrong(self._start):
             return
         edge = [self._start]
@@ -117,9 +119,7 @@ class _Search:
             if self._outcome.violation or self._is_full():
                 return
             self._outcome.depth += 1
-            yield
-        if not edge:
-            self._outcome.depth = self._bounds.depth  # there are no longer schedules
+        self._outcome.complete = not edge
 
     def _beyond(self, edge: list[State]) -> list[State]:
         """The new states one action behind those of the edge."""
@@ -134,8 +134,9 @@ class _Search:
                     return found
         return found
 
-    def at_random(self, chance: random.Random) -> Iterator[None]:
-        """Yields after each walk."""
+    def at_random(self, chance: random.Random) -> None:
+        """One walk after the other."""
+        self._tell(self._outcome)
         stale = 0
         while not self._is_full() and stale < _STALE_MOST:
             state, before = self._start, self._outcome.states
@@ -149,7 +150,6 @@ class _Search:
                 if not known and self._is_wrong(state):
                     return
             stale = 0 if self._outcome.states > before else stale + 1
-            yield
 
     def _after(self, state: State, action: Action) -> State | None:
         """The state behind the action, if it is new."""
@@ -159,15 +159,18 @@ class _Search:
             return None
         self._from[following] = state, action
         self._outcome.states += 1
+        if self._outcome.states % _TOLD_EVERY == 0:
+            self.count()
+            self._tell(self._outcome)
         return following
 
     def _is_full(self) -> bool:
         return self._outcome.states >= self._bounds.states
 
     def _is_wrong(self, state: State) -> bool:
-        problems, healed = self.trial.now(state), False
+        problems, healed = self._trial.now(state), False
         if not problems:
-            problems, healed = self.trial.in_the_end(state), True
+            problems, healed = self._trial.in_the_end(state), True
         if problems:
             schedule = self._shorter(self._schedule_to(state))
             words = tuple(told(self._world, self._start, schedule))
@@ -198,9 +201,10 @@ class _Search:
             if action not in self._world.possible(state):
                 return False
             state = self._world.after(state, action)
-        return bool(self.trial.now(state) or self.trial.in_the_end(state))
+        return bool(self._trial.now(state) or self._trial.in_the_end(state))
 
 
+_TOLD_EVERY = 500
 _STALE_MOST = 1000
 """Walks in a row that meet nothing new: there is hardly anything left."""
 
