@@ -25,6 +25,7 @@ __all__ = [
     "NbdConfig",
     "SerialConfig",
     "StoreConfig",
+    "TlsConfig",
     "in_words",
     "load_config",
     "refuse_misfits",
@@ -86,10 +87,18 @@ class SerialConfig(_Strict, frozen=True):
     compression: Compression = Compression.ZSTD
 
 
+class TlsConfig(_Strict, frozen=True):
+    """Files in PEM. See `hwvirt.link.config.TlsFiles`."""
+
+    authority: _Path
+    certificate: _Path
+    key: _Path
+
+
 class LinkConfig(_Strict, frozen=True):
     """The second path: one side listens, the other connects. `secret_file` holds the shared secret.
 
-    Over Ethernet with `host` and `port`, or over the serial line `serial`, which has neither.
+    Over Ethernet with `host` and `port`, and `tls` if wanted; or over the serial line `serial`, which has none of them.
     """
 
     role: LinkRole
@@ -98,6 +107,7 @@ class LinkConfig(_Strict, frozen=True):
     host: _Path | None = None
     port: _Port | None = None
     serial: SerialConfig | None = None
+    tls: TlsConfig | None = None
     stall_s: Annotated[float, Meta(ge=0)] = 30.0
     up_within_s: Annotated[float, Meta(gt=0)] = 10.0
 
@@ -194,6 +204,8 @@ def _refuse_halves(path: Path, link: LinkConfig | None) -> None:
             raise UsageError(f"{path}: link: key '{key}' is missing.", next_step=_KEYS)
         if link.serial is not None and value is not None:
             raise UsageError(f"{path}: link: a serial line has no {key}.", next_step=_KEYS)
+    if link.serial is not None and link.tls is not None:
+        raise UsageError(f"{path}: link: a serial line has no tls.", next_step=_KEYS)
 
 
 def _refuse_overlaps(path: Path, config: Config) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hwvirt.controller.config import LinkConfig
 from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.patience import PatientLink
@@ -15,7 +17,7 @@ from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.service import Answering, Service
 from hwvirt.controller.states import State
 from hwvirt.errors import LinkError, PeerError, UsageError
-from hwvirt.link.config import EthernetLink, Identity, LinkTiming, Role, SerialLink
+from hwvirt.link.config import EthernetLink, Identity, LinkTiming, Role, SerialLink, TlsFiles
 from hwvirt.link.endpoint import Endpoint
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.events import Peer
@@ -158,6 +160,7 @@ class LinkSide:
             "state": self.endpoint.state.value,
             "peer": self._config.peer,
             "kind": "serial" if self._config.serial else "ethernet",
+            "tls": self._config.tls is not None,
             "epoch": f"{peer.epoch:016x}" if peer else "",
             "rtt_us": statistics.rtt_us,
             "sent_bytes": statistics.sent_bytes,
@@ -193,7 +196,8 @@ def _described(config: LinkConfig) -> EthernetLink | SerialLink:
     if config.serial is None:
         assert config.host is not None
         assert config.port is not None
-        return EthernetLink(role, config.host, config.port, secret, timing=_timing(config.stall_s))
+        tls = TlsFiles(*map(Path, msgspec.structs.astuple(config.tls))) if config.tls else None
+        return EthernetLink(role, config.host, config.port, secret, timing=_timing(config.stall_s), tls=tls)
     line = config.serial
     return SerialLink(role, line.device, line.baud, secret, line.flow, line.receive_buffer_bytes, line.compression)
 

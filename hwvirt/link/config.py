@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 
 from hwvirt.errors import LocalLinkError
 
@@ -16,6 +17,7 @@ __all__ = [
     "LinkTiming",
     "Role",
     "SerialLink",
+    "TlsFiles",
     "address_text",
     "presentable",
 ]
@@ -87,10 +89,20 @@ class LinkTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Files in PEM for TLS: the authorities that are believed, a certificate (and what leads to its authority), its key."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class EthernetLink:
     """A link over TCP. Port 0 listens on a free port; `seed` makes the pauses between attempts repeatable.
 
     `peer` is the one controller that is accepted; None: whoever knows the secret, but never two at a time.
+    With `tls`, everything on the connection is encrypted, and both ends show certificates.
     """
 
     role: Role
@@ -101,6 +113,7 @@ class EthernetLink:
     timing: LinkTiming = LinkTiming()
     seed: int = 0
     peer: str | None = None
+    tls: TlsFiles | None = None
 
     def __post_init__(self) -> None:
         if not self.secret:

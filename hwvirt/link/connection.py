@@ -11,7 +11,7 @@ from typing import Protocol
 from hwvirt.buffers import Buffer
 from hwvirt.errors import LinkError
 from hwvirt.link.codec import encode
-from hwvirt.link.errors import LinkDown
+from hwvirt.link.errors import CorruptFrame, LinkDown
 from hwvirt.link.events import Answered, Asked, Ended, Event, LinkStatistics, Peer, Up
 from hwvirt.link.messages import Reply, Request
 from hwvirt.link.session import Session, State
@@ -97,6 +97,16 @@ class Connection:
             self._finish(error)
 
     # The transport's side
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the peer has proven itself, and the session is not over."""
+        return self.session.state is State.UP
+
+    def broke(self, error: LinkError) -> None:
+        """What arrived is of no use, and the transport has told the other end. Idempotent."""
+        self._statistics.corrupt += self.is_up and isinstance(error, CorruptFrame)
+        self.end(error)
 
     def writable(self) -> memoryview:
         """Room for received bytes, never empty."""

@@ -9,86 +9,31 @@ import random
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias, cast
 
-from typing_extensions import override
-
-from hwvirt.buffers import Buffer
 from hwvirt.errors import LinkError
 from hwvirt.link.config import EthernetLink, LinkTiming, address_text
 from hwvirt.link.connection import Connection
 from hwvirt.link.errors import LinkDown
+from hwvirt.link.ports import Connected, TcpPort, TlsPort
+from hwvirt.link.tls import load_credentials
 
-__all__ = ["Backoff", "Connected", "Dialler", "Listener", "TcpPort"]
+__all__ = ["Backoff", "Dialler", "Listener"]
 
-_UNSENT_BYTES = 1 << 20
-"""With this much unsent, requests wait: a slow line costs no more memory than this, one frame, and the replies."""
-_LINGER_S = 1.0
-_TCP_NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-Connected: TypeAlias = Callable[["TcpPort", str], Connection]
-"""Makes the Connection of a new port; the text names the other end."""
-
-
-class TcpPort(asyncio.BufferedProtocol):
-    """One TCP connection and the Connection on it. `gone` is done when the connection is."""
-
-    def __init__(self, connected: Connected, place: str | None) -> None:
-        self._connected = connected
-        self._place = place
-        self._abort: asyncio.TimerHandle | None = None
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not asyncio's subclasses
-        transport.get_extra_info("socket").setsockopt(*_TCP_NODELAY)
-        self._transport.set_write_buffer_limits(high=_UNSENT_BYTES)
-        self._place = self._place or address_text(*transport.get_extra_info("peername")[:2])
-        self.connection = self._connected(self, self._place)
-
-    @override
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.connection.writable()
-
-    @override
-    def buffer_updated(self, nbytes: int) -> None:
-        self.connection.received(nbytes)
-
-    @override
-    def pause_writing(self) -> None:
-        self.connection.pause()
-
-    @override
-    def resume_writing(self) -> None:
-        self.connection.resume()
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        why = f"broke: {exc}" if exc else "was closed by the other side"
-        self.connection.end(LinkDown(f"link: the connection with {self._place} {why}."))
-        if self._abort is not None:
-            self._abort.cancel()
-        self.gone.set_result(None)
-
-    def send(self, buffers: list[Buffer]) -> None:
-        """See `Port`."""
-        if not self._transport.is_closing():
-            self._transport.writelines(buffers)
-
-    def close(self) -> None:
-        """See `Port`. Who does not take the rest within a second does without."""
-        self._transport.close()
-        if self._abort is None:
-            self._abort = self.gone.get_loop().call_later(_LINGER_S, self._transport.abort)
+def _ports(link: EthernetLink, connected: Connected, place: str | None) -> Callable[[], TcpPort]:
+    """What makes the ports of a link. Raises UsageError for TLS files that cannot be used."""
+    if link.tls is None:
+        return lambda: TcpPort(connected, place)
+    credentials = load_credentials(link.tls, link.role)
+    return lambda: TlsPort(connected, place, credentials, link.role)
 
 
 class Listener:
-    """Takes connections at an address."""
+    """Takes connections at an address. Raises UsageError for TLS files that cannot be used."""
 
     def __init__(self, link: EthernetLink, connected: Connected) -> None:
         self._link = link
         self._connected = connected
+        self._port_of = _ports(link, self._accept, None)
         self._ports: set[TcpPort] = set()
         self._server: asyncio.Server | None = None
         self._closed = False
@@ -98,7 +43,7 @@ class Listener:
         """Listens from now on; `port` is then the real one. Raises LinkError when the address cannot be had."""
         host, port = self._link.host, self._link.port
         try:
-            self._server = await asyncio.get_running_loop().create_server(lambda: TcpPort(self._accept, None), host, port)
+            self._server = await asyncio.get_running_loop().create_server(self._port_of, host, port)
         except OSError as error:
             raise _cannot_listen(error, address_text(host, port)) from error
         self.port = self._server.sockets[0].getsockname()[1]
@@ -124,12 +69,12 @@ class Listener:
 
 
 class Dialler:
-    """Connects to an address again and again, one connection at a time."""
+    """Connects to an address again and again, one connection at a time. Raises UsageError like `Listener`."""
 
     def __init__(self, link: EthernetLink, connected: Connected, unreachable: Callable[[LinkError], None]) -> None:
         self._link = link
-        self._connected = connected
         self._unreachable = unreachable
+        self._port_of = _ports(link, connected, address_text(link.host, link.port))
         self._backoff = Backoff(link.timing, link.seed)
         self._task: asyncio.Task[None] | None = None
         self.port = link.port
@@ -157,9 +102,7 @@ class Dialler:
         place = address_text(link.host, link.port)
         try:
             async with asyncio.timeout(within_s):
-                _, port = await asyncio.get_running_loop().create_connection(
-                    lambda: TcpPort(self._connected, place), link.host, link.port
-                )
+                _, port = await asyncio.get_running_loop().create_connection(self._port_of, link.host, link.port)
         except OSError as error:  # TimeoutError is one
             self._unreachable(_cannot_reach(error, place, within_s))
             return None

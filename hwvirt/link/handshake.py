@@ -7,9 +7,9 @@
                                      ←  Proof
     first frame of the epoch         →                    shows that both proofs arrived
 
-Each proof covers both hellos whole and the prover's role, so it fits no other session, no other direction and no hello that
-was changed on its way. The epoch of the session and the keys of its frames come from the same hellos and the secret: nobody
-else can name them beforehand.
+Each proof covers both hellos whole, the prover's role, and under TLS both certificates. So it fits no other session, no
+other direction, no hello that was changed on its way, and no connection that somebody in between has made. The epoch of the
+session and the keys of its frames come from the same hellos and the secret: nobody else can name them beforehand.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Handshake"]
 
 
 class Handshake:
-    """Both hellos, in one order on both sides, and the secret."""
+    """Both hellos, in one order on both sides, the secret, and the `binding`: what the connection below is known by."""
 
-    def __init__(self, secret: bytes, connecting: Hello, listening: Hello) -> None:
+    def __init__(self, secret: bytes, connecting: Hello, listening: Hello, binding: bytes = b"") -> None:
         self._secret = secret
-        hellos = [encode(hello).meta for hello in (connecting, listening)]
-        self._transcript = bytes([VERSION]) + b"".join(len(hello).to_bytes(2, "big") + hello for hello in hellos)
+        parts = [*(encode(hello).meta for hello in (connecting, listening)), *([binding] if binding else [])]
+        self._transcript = bytes([VERSION]) + b"".join(len(part).to_bytes(2, "big") + part for part in parts)
 
     def proof(self, role: Role) -> bytes:
         """What the side of that role sends to show that it knows the secret: 32 bytes."""

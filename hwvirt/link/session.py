@@ -77,6 +77,7 @@ class Session:
         self.place = place
         self.state = State.HELLO
         self.peer: Peer | None = None
+        self.binding = b""  # what the connection below is known by at both ends, where it is known by anything
         self._limits = limits or LinkLimits()
         self._timing = timing or LinkTiming()
         self._statistics = statistics or LinkStatistics()
@@ -293,11 +294,11 @@ class Session:
     # Handshake
 
     def _prove_first(self, hello: Hello) -> None:
-        self._send(Proof(self._meet(hello, Handshake(self._secret, self._hello, hello)).proof(self.role)))
+        self._send(Proof(self._meet(hello, Handshake(self._secret, self._hello, hello, self.binding)).proof(self.role)))
 
     def _answer_hello(self, hello: Hello) -> None:
         self._send(self._hello)
-        self._meet(hello, Handshake(self._secret, hello, self._hello))
+        self._meet(hello, Handshake(self._secret, hello, self._hello, self.binding))
 
     def _prove_second(self, proof: Proof) -> None:
         handshake = self._check(proof, Role.CONNECT)

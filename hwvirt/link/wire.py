@@ -62,7 +62,9 @@ _CRC = struct.Struct("<I")
 _SEALED_BYTES = _HEADER.size + _SEAL_BYTES
 HEADER_BYTES = _SEALED_BYTES + _CRC.size
 _RECOGNISED = MAGIC + bytes([VERSION])
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake (RFC 8446, 5.1)
 _CABLE = "Check the cable."
+_BOTH_OR_NEITHER = "Give both controllers `tls`, or neither."
 
 
 class Body(NamedTuple):
@@ -178,6 +180,8 @@ def _unrecognised(front: bytes, place: str) -> PeerError:
             f"link: {place} speaks version {front[-1]} of the link, this controller version {VERSION}.",
             next_step="Run the same hwvirt on both sides.",
         )
+    if front[:2] in _TLS_RECORDS:
+        return PeerError(f"link: {place} speaks TLS, and this controller does not.", next_step=_BOTH_OR_NEITHER)
     return CorruptFrame(f"link: {place} does not speak hwvirt's link.", next_step="Check the address and the cable.")
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from hwvirt.controller.config import SerialConfig
+from hwvirt.controller.config import SerialConfig, TlsConfig
 from hwvirt.errors import ControllerError, InfrastructureError
 from hwvirt.rig.cable import TcpCable, cable_of
+from hwvirt.rig.certificates import papers_of
 from hwvirt.rig.configure import Places, configure, dialler
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.disks import BenchDisk, prepare_disk
@@ -96,8 +97,10 @@ class Bench:
         secret = sockets / "secret"
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
+        papers = papers_of(self.rig)
         for name, spec in self.rig.controllers.items():
-            places = self._places(spec, sockets, secret, port)
+            tls = papers[name].write(sockets / f"{name}.tls") if papers else None
+            places = self._places(spec, sockets, secret, port, tls)
             config = configure(self.rig, name, places, redirect_at_start=self._redirect_at_start)
             path = self.folder / f"{name}.json"
             path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
@@ -108,7 +111,7 @@ class Bench:
             stack.push_async_callback(self.stop, name)
         await asyncio.gather(*(self.start(name) for name in self.machines))
 
-    def _places(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int) -> Places:
+    def _places(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int, tls: TlsConfig | None) -> Places:
         disk = self.disks[spec.disk]
         return Places(
             folder=self.folder,
@@ -118,6 +121,7 @@ class Bench:
             disk_path=disk.path,
             block_bytes=disk.block_bytes,
             link=self._link_place(spec.name, port),
+            tls=tls,
         )
 
     def _link_place(self, name: str, port: int) -> tuple[str, int] | SerialConfig:

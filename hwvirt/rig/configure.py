@@ -16,6 +16,7 @@ from hwvirt.controller.config import (
     NbdConfig,
     SerialConfig,
     StoreConfig,
+    TlsConfig,
 )
 from hwvirt.disk.open import DiskKind
 from hwvirt.rig.file.model import ControllerSpec, Forward, Frozen, Redirect, Rig
@@ -35,6 +36,7 @@ class Places:
     block_bytes: int
     link: tuple[str, int] | SerialConfig
     nbd_host: str = "127.0.0.1"
+    tls: TlsConfig | None = None
 
 
 def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -> Config:
@@ -46,7 +48,8 @@ def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -
     role: LinkRole = "connect" if name == dialler(rig) else "listen"
     link = None
     if peers:
-        link = LinkConfig(role, peers[0], str(places.secret), *_reached(places), stall_s=rig.link.stall_s)
+        reached = _reached(places)
+        link = LinkConfig(role, peers[0], str(places.secret), *reached, tls=places.tls, stall_s=rig.link.stall_s)
     return Config(
         name=name,
         state_dir=str(places.folder / "state" / name),

@@ -21,6 +21,7 @@ from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
 from hwvirt.lab.tcmu import Tcmu
+from hwvirt.rig.certificates import Papers, papers_of
 from hwvirt.rig.configure import Places, configure, dialler
 from hwvirt.rig.disks import guest_spec
 from hwvirt.rig.far_bench import FarMachine
@@ -65,12 +66,12 @@ def host_kernel(rig: Rig, directory: Path, trace: Trace) -> Iterator[Kernel]:
             seats[name] = _Seat(name, kernel, near.ip, far.ip)
         for kernel in (host, *(seat.kernel for seat in seats.values())):
             stack.enter_context(kernel)
-        secret = secrets.token_hex(32)
+        secret, papers = secrets.token_hex(32), papers_of(rig)
         # Undone in reverse: who needs the other one to flush is stopped first.
         for name in sorted(seats, key=lambda name: name == dialler(rig)):
             up_s = seats[name].kernel.wait_up(Deadline.after(_START_S))
             trace.emit("lab.up", kernel=name, up_s=up_s)
-            _start_controller(rig, seats, name, secret, stack)
+            _start_controller(rig, seats, name, secret, papers.get(name), stack)
         bench = {
             name: FarMachine(f"{seat.host_ip}:{_CONTROL_PORT}", f"{seat.host_ip}:{_DISK_PORT}")
             for name, seat in seats.items()
@@ -90,7 +91,9 @@ def _memory_bytes(rig: Rig, name: str) -> int:
     return MEMORY_BYTES + disk.window.blocks * disk.block_bytes
 
 
-def _start_controller(rig: Rig, seats: dict[str, _Seat], name: str, secret: str, stack: ExitStack) -> None:
+def _start_controller(
+    rig: Rig, seats: dict[str, _Seat], name: str, secret: str, papers: Papers | None, stack: ExitStack
+) -> None:
     """The disk, the daemon, and the two programs through which the host kernel reaches them."""
     seat, spec = seats[name], rig.controllers[name]
     kernel = seat.kernel
@@ -112,6 +115,7 @@ def _start_controller(rig: Rig, seats: dict[str, _Seat], name: str, secret: str,
         block_bytes=made.block_bytes,
         link=(seats[listener].link_ip, _LINK_PORT),
         nbd_host=seat.host_ip,
+        tls=papers.write(kernel.share / "tls", SHARE_IN_GUEST / "tls") if papers else None,
     )
     config = configure(rig, name, places, redirect_at_start=False)
     (kernel.share / "secret").write_text(secret)

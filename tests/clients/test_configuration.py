@@ -13,6 +13,7 @@ from hwvirt.errors import ExitCode, UsageError
 from .by_hand import Desk
 
 SEE = "See docs/controller.md for the keys."
+_TLS = {"authority": "ca", "certificate": "c", "key": "k"}
 
 
 def refusal(path: Path) -> str:
@@ -34,6 +35,11 @@ def refusal(path: Path) -> str:
         ({"link__port": 10**30}, f": link.port: Expected `int` <= 65535. {SEE}"),
         ({"link__stall_s": -1}, f": link.stall_s: Expected `float` >= 0.0. {SEE}"),
         ({"link__peer": ""}, f": link.peer: Expected `str` of length >= 1. {SEE}"),
+        ({"link__tls": {"key": "k"}}, f": link.tls: key 'authority' is missing. {SEE}"),
+        (
+            {"link__host": None, "link__port": None, "link__serial": {"device": "t"}, "link__tls": _TLS},
+            f": link: a serial line has no tls. {SEE}",
+        ),
         ({"luns__0__mode": "redirekt"}, f": luns[0].mode: Invalid enum value 'redirekt'. {SEE}"),
         ({"luns__1__lun": 256}, f": luns[1].lun: Expected `int` <= 255. {SEE}"),
         ({"luns__0__lba": -1}, f": luns[0].lba: Expected `int` >= 0. {SEE}"),

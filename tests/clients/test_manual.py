@@ -16,7 +16,9 @@ from hwvirt.controller.config import (
     LinkConfig,
     LunConfig,
     NbdConfig,
+    SerialConfig,
     StoreConfig,
+    TlsConfig,
     load_config,
 )
 from hwvirt.controller.control import call
@@ -74,7 +76,9 @@ def test_stop_and_start_keep_everything(example: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [Config, DiskConfig, LunConfig, StoreConfig, LinkConfig, NbdConfig], ids=lambda part: part.__name__
+    "part",
+    [Config, DiskConfig, LunConfig, StoreConfig, LinkConfig, SerialConfig, TlsConfig, NbdConfig],
+    ids=lambda part: part.__name__,
 )
 def test_manual_names_every_key(part: type[msgspec.Struct]) -> None:
     keys = [field.name for field in msgspec.structs.fields(part)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import uvloop
 
 from hwvirt.link import messages as m
-from hwvirt.link.config import EthernetLink, Identity, LinkLimits, LinkTiming, Role
+from hwvirt.link.config import EthernetLink, Identity, LinkLimits, LinkTiming, Role, TlsFiles
 from hwvirt.link.endpoint import Endpoint, Responder
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
@@ -40,11 +40,13 @@ class LinkRig:
         peer: str | None = None,
         answer: Callable[[m.Request, Responder], None] | None = None,
         up: Callable[[Endpoint], None] | None = None,
+        tls: Mapping[Role, TlsFiles] | None = None,
     ) -> Endpoint:
         name = name or ("a" if role is Role.CONNECT else "b")
         trace = Trace(name)
         trace.subscribe(self.events.append)
-        link = EthernetLink(role, "127.0.0.1", port, secret, limits, timing, peer=peer)
+        files = tls[role] if tls else None
+        link = EthernetLink(role, "127.0.0.1", port, secret, limits, timing, peer=peer, tls=files)
         endpoint = Endpoint(Identity(name, len(self._endpoints) + 1), link, trace)
         endpoint.on_request = answer or echo
         if up is not None:

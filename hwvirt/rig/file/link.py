@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 
+from hwvirt.link.config import TlsFiles
 from hwvirt.link.faults import FAULTS, Extent, FaultKind, LinkFault
 from hwvirt.rig.file.item import Item
-from hwvirt.rig.file.model import Ethernet, LinkSpec, Rig, Serial
+from hwvirt.rig.file.model import Ethernet, LinkSpec, Rig, Serial, TlsSpec
 from hwvirt.rig.file.scenario import StrikeLink
 
 __all__ = ["DEFAULT_LINK", "parse_link", "parse_strike"]
@@ -22,15 +24,16 @@ _LEAST_RATE = 1000.0
 DEFAULT_LINK = Ethernet(_DEFAULT_STALL_S)
 
 
-def parse_link(item: Item) -> LinkSpec:
-    """The second path, with the faults that stand on it all the time."""
+def parse_link(item: Item, controllers: Collection[str]) -> LinkSpec:
+    """The second path between these controllers, with the faults that stand on it all the time."""
     kind, value, _ = item.choice(("ethernet", "serial"))
     if kind == "serial":
         found = value.fields((), ("baud", "stall"))
         return Serial(found["baud"].integer(1) if "baud" in found else _DEFAULT_BAUD, _stall(found))
-    found = value.fields((), ("stall", *(kind.value for kind in _STANDING)))
+    found = value.fields((), ("stall", "tls", *(kind.value for kind in _STANDING)))
     standing = [LinkFault(kind, _AMOUNTS[kind](found[kind.value])) for kind in _STANDING if kind.value in found]
-    return Ethernet(_stall(found), tuple(standing))
+    tls = _tls(found["tls"], controllers) if "tls" in found else None
+    return Ethernet(_stall(found), tuple(standing), tls)
 
 
 def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
@@ -38,6 +41,8 @@ def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
     link, lasting = found["link"], found.get("for")
     kind, value, beside = link.choice([kind.value for kind in FaultKind], ("toward",))
     fault = FaultKind(kind)
+    if isinstance(rig.link, Ethernet) and rig.link.tls is not None and fault in _NEEDS_FRAMES:
+        raise link.error(f"{kind!r} needs frames that can be read, and TLS hides them", "Use a link without `tls`.")
     if len(rig.controllers) == 1:
         raise link.error("a rig with one controller has no link")
     if fault in _WHOM_ELSE and "toward" in beside:
@@ -56,6 +61,20 @@ def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
     if lasting is None:
         raise item.error("key 'for' is missing", "Say how long it lasts, like `for: 3s`.")
     return StrikeLink(LinkFault(fault, amount, for_s=lasting.duration()), toward)
+
+
+def _tls(item: Item, controllers: Collection[str]) -> TlsSpec:
+    kind, value, _ = item.choice(("generated", "files"))
+    if kind == "generated":
+        value.fields(())
+        return TlsSpec({})
+    return TlsSpec({name: _tls_files(files) for name, files in value.fields(controllers).items()})
+
+
+def _tls_files(item: Item) -> TlsFiles:
+    found = item.fields(("authority", "certificate", "key"))
+    folder = Path(item.file).parent
+    return TlsFiles(**{key: folder / path.text() for key, path in found.items()})
 
 
 def _stall(found: dict[str, Item]) -> float:
@@ -81,6 +100,7 @@ def _size(item: Item) -> float:
 
 
 _STANDING = (FaultKind.DELAY, FaultKind.JITTER, FaultKind.RATE)
+_NEEDS_FRAMES = (FaultKind.REPLAY, FaultKind.FORGE)
 _AMOUNTS: dict[FaultKind, Callable[[Item], float]] = {
     FaultKind.DELAY: Item.duration,
     FaultKind.JITTER: Item.duration,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hwvirt.disk.faulty import Rule
+from hwvirt.link.config import TlsFiles
 from hwvirt.link.faults import LinkFault
 from hwvirt.rig.file.scenario import Expectation, Scenario
 from hwvirt.scsi.volume import Extent
@@ -42,6 +43,7 @@ __all__ = [
     "StoreSpec",
     "TcmLoopSpec",
     "TcmuSpec",
+    "TlsSpec",
 ]
 
 
@@ -187,6 +189,13 @@ class ControllerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """TLS between the controllers, with the files of each one, by name. No files at all: the run makes certificates."""
+
+    files: Mapping[str, TlsFiles]
+
+
+@dataclass(frozen=True, slots=True)
 class Ethernet:
     """The second path over TCP. Requests wait `stall_s` seconds for a lost link, then fail.
 
@@ -195,6 +204,7 @@ class Ethernet:
 
     stall_s: float
     standing: tuple[LinkFault, ...] = ()
+    tls: TlsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,6 +293,31 @@ MISTAKES = {
         "ethernot",
         "9:7: link: unknown word 'ethernot'. Did you mean 'ethernet'?",
     ),
+    "TLS that is neither made nor given": (
+        "stall: 30s}",
+        "stall: 30s, tls: genrated}",
+        "9:36: link.ethernet.tls: unknown word 'genrated'. Did you mean 'generated'?",
+    ),
+    "TLS that is made and has files": (
+        "stall: 30s}",
+        "tls: {generated: {authority: ca.pem}}}",
+        "9:37: link.ethernet.tls.generated: unknown key 'authority'",
+    ),
+    "TLS without the files of a controller": (
+        "stall: 30s}",
+        "tls: {files: {a: {authority: x, certificate: y, key: z}}}}",
+        "9:32: link.ethernet.tls.files: key 'b' is missing",
+    ),
+    "TLS without a key": (
+        "stall: 30s}",
+        "tls: {files: {a: {authority: x, certificate: y}, b: {}}}}",
+        "9:36: link.ethernet.tls.files.a: key 'key' is missing",
+    ),
+    "TLS on a serial line": (
+        "{ethernet: {stall: 30s}}",
+        "{serial: {tls: generated}}",
+        "9:17: link.serial: unknown key 'tls'. Known: baud, stall.",
+    ),
     "host path that does not exist": ("path: nbd", "path: nbt", "10:14: host.path: unknown word 'nbt'. Did you mean 'nbd'?"),
     "scenario without steps": (
         "    expect: {ack",
@@ -487,6 +512,17 @@ def test_rig_without_scenarios_is_refused() -> None:
     before, _, _ = GOOD.partition("scenarios:")
     with pytest.raises(RigFileError, match=r"^rig.yaml:11:12: scenarios: a rig without scenarios proves nothing$"):
         parse_rig(before + "scenarios: []\n", Path("rig.yaml"))
+
+
+@pytest.mark.parametrize("fault", ["replay", "forge"])
+def test_fault_that_needs_readable_frames_is_refused_under_tls(fault: str) -> None:
+    text = GOOD.replace("ethernet: {stall: 30s}", "ethernet: {tls: generated}").replace("cut, for: 3s", f"{{{fault}: 1}}")
+    with pytest.raises(RigFileError) as caught:
+        parse_rig(text, Path("rig.yaml"))
+    assert str(caught.value) == (
+        f"rig.yaml:17:34: scenarios[0].steps[2].faults[0].link: '{fault}' needs frames that can be read, and TLS hides "
+        "them. Use a link without `tls`."
+    )
 
 
 def test_link_fault_needs_a_link() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwvirt.disk.faulty import Moment
+from hwvirt.link.config import TlsFiles
 from hwvirt.link.faults import FaultKind, LinkFault
 from hwvirt.rig.file import load_rig, parse_rig
 from hwvirt.rig.file.model import (
@@ -26,6 +27,7 @@ from hwvirt.rig.file.model import (
     SgSpec,
     TcmLoopSpec,
     TcmuSpec,
+    TlsSpec,
 )
 from hwvirt.rig.file.scenario import (
     AfterCount,
@@ -152,6 +154,20 @@ def test_link_and_host_are_typed() -> None:
     assert rig.host.path is HostPath.ISCSI
     assert rig.seed == 7
     assert rig.expect == (Expectation(Counter.FAILED, Relation.AT_MOST, 3),)
+
+
+def test_tls_is_made_by_the_run_or_lies_beside_the_rig_file() -> None:
+    assert parse(f"{HEAD}link: {{ethernet: {{tls: generated}}}}\n{STORY}").link == Ethernet(30.0, (), TlsSpec({}))
+    given = "{a: {authority: ca.pem, certificate: a.pem, key: /keys/a}, b: {authority: ca.pem, certificate: b, key: c}}"
+    text = f"{HEAD}link: {{ethernet: {{tls: {{files: {given}}}}}}}\n{STORY}"
+    link = parse_rig(text, Path("desk/rig.yaml")).link
+    assert isinstance(link, Ethernet)
+    assert link.tls == TlsSpec(
+        {
+            "a": TlsFiles(Path("desk/ca.pem"), Path("desk/a.pem"), Path("/keys/a")),
+            "b": TlsFiles(Path("desk/ca.pem"), Path("desk/b"), Path("desk/c")),
+        }
+    )
 
 
 def test_a_bare_word_is_a_kind_with_all_its_defaults() -> None:
