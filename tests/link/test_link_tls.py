@@ -23,14 +23,11 @@ from tests.link.link_papers import both, files, folder, good
 from tests.link.link_rig import LinkRig, play, soon, until
 from tests.link.link_samples import write_of
 from tests.link.pair import SECRET
+from tests.link.relay import BACK, THERE, Carry, relay
 
 _ONE_AUTHORITY = "Give both controllers certificates of one authority."
 _RENEW = "Make a new one, and see that the clocks are right."
 _NEITHER = "Give both controllers `tls`, or neither."
-
-Carry = Callable[[bytes, int], bytes]
-"""What a relay makes of bytes; the number says whether they go to the listener (0) or back (1)."""
-
 
 @cache
 def _credentials(role: Role) -> Credentials:
@@ -360,37 +357,10 @@ def test_files_are_for_their_owner_alone() -> None:
 # The cable
 
 
-@asynccontextmanager
-async def _relay(far_port: int, carry: Carry) -> AsyncIterator[int]:
-    """A cable to a port of the same machine; its own port."""
-    tasks: set[asyncio.Future[tuple[None, None]]] = set()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: int) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(1 << 16):
-                writer.write(carry(data, way))
-        writer.close()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", far_port)
-        except ConnectionError:
-            writer.close()
-            return
-        tasks.add(asyncio.ensure_future(asyncio.gather(pump(reader, far_writer, 0), pump(far_reader, writer, 1))))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        await asyncio.gather(*tasks)  # both ends have closed
-
-
 def _through(story: Callable[[LinkRig, Endpoint, Endpoint], Awaitable[None]], carry: Carry) -> LinkRig:
     async def whole(rig: LinkRig) -> None:
         b = await rig.endpoint(Role.LISTEN, tls=good(), name="the-second")
-        async with _relay(b.port, carry) as port:
+        async with relay(b.port, carry) as port:
             a = await rig.endpoint(Role.CONNECT, port, tls=good(), name="the-first")
             await asyncio.gather(a.wait_up(soon()), b.wait_up(soon()))
             try:
@@ -432,7 +402,7 @@ def test_damaged_record_ends_the_session_and_not_the_link() -> None:
         return passing
 
     async def story(rig: LinkRig, a: Endpoint, b: Endpoint) -> None:
-        for times, way in enumerate((0, 1), 1):
+        for times, way in enumerate((THERE, BACK), 1):
             armed.append(way)
             with suppress(LinkError):
                 await a.request(m.Flush(1))
