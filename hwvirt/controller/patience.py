@@ -105,8 +105,15 @@ class PatientLink:
         return answer
 
     def _send(self, number: int, waiting: _Waiting) -> None:
+        try:
+            reply = self._request(waiting.message)
+        except LinkError as error:  # it can never be sent, so nothing may send it later
+            self._forget(number)
+            if not waiting.answer.done():
+                waiting.answer.set_exception(error)
+            return
         waiting.sent = True
-        self._request(waiting.message).add_done_callback(partial(self._replied, number))
+        reply.add_done_callback(partial(self._replied, number))
 
     def _replied(self, number: int, reply: asyncio.Future[Reply]) -> None:
         error = reply.exception() if not reply.cancelled() else LinkDown("link: the request was given up.")

@@ -12,6 +12,7 @@ from hwvirt.controller.config import LinkConfig
 from hwvirt.controller.link_side import LinkSide
 from hwvirt.controller.patience import PatientLink
 from hwvirt.digest import block_digests
+from hwvirt.errors import LocalLinkError
 from hwvirt.link.config import LinkTiming
 from hwvirt.link.messages import Reply, Request, Slice, Write, Written
 from hwvirt.scsi.sense import CheckCondition
@@ -108,5 +109,29 @@ def test_a_write_of_one_volume_that_waits_for_long_keeps_nothing_of_another(tmp_
             await desk.store.write(1, [Slice(0, 1, sequence)], data, digests)
         assert sum(map(len, desk.store._answers.values())) == 2
         desk.close()
+
+    asyncio.run(story())
+
+
+def test_request_that_can_never_be_sent_fails_at_once_and_is_not_sent_later() -> None:
+    async def story() -> None:
+        peer = _Peer()
+
+        def refuse(message: Request) -> asyncio.Future[Reply]:
+            if isinstance(message, Write) and message.volume == 9:
+                raise LocalLinkError("link: a WRITE of 99 bytes is too large.")
+            return peer.request(message)
+
+        patient = PatientLink(refuse, 30.0, Trace("a"), lambda message, reply: None)
+        early = [patient.ask(_write(volume, 100)) for volume in (0, 9, 1)]
+        await patient.came_up(_mended)
+        assert [message.volume for message, _ in peer.asked] == [0, 1]  # type: ignore[union-attr]  # Writes
+        for asked in (early[1], patient.ask(_write(9, 101))):
+            with pytest.raises(LocalLinkError):
+                await asked
+        assert patient.settled_sequence(9) == 101
+        await patient.came_up(_mended)
+        assert [message.volume for message, _ in peer.asked] == [0, 1, 0, 1]  # type: ignore[union-attr]
+        patient.close()
 
     asyncio.run(story())
