@@ -109,6 +109,11 @@ def _verdict(fields: Fields) -> tuple[str, Tone]:
     return (f"{told}, {checked} checked", Tone.GOOD) if verdict == "held" else (told, Tone.WARNING)
 
 
+def _disk_added(fields: Fields) -> tuple[str, Tone]:
+    names = (f"{key} {fields[key]}" for key in ("wwn", "serial") if fields.get(key))
+    return f"a disk came: {fields.get('node', '')} ({', '.join(names) or 'without a name'})", Tone.PLAIN
+
+
 _SENTENCES: dict[str, Callable[[Fields], tuple[str, Tone]]] = {
     "rig.started": _rig_started,
     "rig.up": _rig_up,
@@ -117,6 +122,7 @@ _SENTENCES: dict[str, Callable[[Fields], tuple[str, Tone]]] = {
     "step.progress": _step_progress,
     "step.finished": _step_finished,
     "judge.verdict": _verdict,
+    "disk.added": _disk_added,
 }
 _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "rig.failed": ("failed: {reason}", Tone.BAD),
@@ -129,10 +135,9 @@ _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "lab.up": ("kernel {kernel} is up after {up_s:.1f}s", Tone.PLAIN),
     "lab.off": ("kernel {kernel} is off", Tone.PLAIN),
     "disk.admitted": ("disk {disk} is {node}: {identity}", Tone.PLAIN),
-    "disk.added": ("disk plugged in: {node}, wwn {wwn}, serial {serial}", Tone.WARNING),
-    "disk.removed": ("disk {disk} was pulled", Tone.BAD),
+    "disk.removed": ("disk {disk} was pulled: every request fails now", Tone.BAD),
     "controller.started": ("controller started: pid {pid}, NBD on port {nbd_port}", Tone.GOOD),
-    "controller.flush-failed": ("lun {lun} could not be flushed before the end: {reason}", Tone.BAD),
+    "controller.flush-failed": ("{what} could not be flushed before the end: {reason}", Tone.BAD),
     "control.failed": ("{verb} failed: {reason}", Tone.BAD),
     "service.failed": ("{request} failed: {reason}", Tone.BAD),
     "redirect.state": ("lun {lun} is {state}", Tone.PLAIN),

@@ -24,6 +24,7 @@ from hwvirt.controller.states import State
 from hwvirt.controller.store import LocalStore
 from hwvirt.controller.units import Unit, build_units
 from hwvirt.controller.verbs import verbs_of
+from hwvirt.disk.discovery.removable import RemovableDisk
 from hwvirt.disk.disk import Disk
 from hwvirt.disk.facts import describe_disk
 from hwvirt.disk.open import open_disk
@@ -101,6 +102,8 @@ class Controller:
         stack.callback(state.close)
         self.disk = _disk(config)
         stack.callback(self.disk.close)
+        if isinstance(self.disk, RemovableDisk):
+            _watch(self.disk, trace, stack)
         self.disk_blocks = describe_disk(self.disk, Deadline.after(_DISK_S)).blocks
         refuse_misfits(config, self.disk_blocks)
         if config.store is not None:
@@ -149,11 +152,14 @@ class Controller:
         """A clean stop loses nothing: what hosts were told is durable, or the log says what is not."""
         for number, unit in self.units.items():
             if unit.redirect is not None and self.link is not None and not self.link.patient.ready:
-                self.trace.emit("controller.flush-failed", lun=number, reason="the other controller is not there")
+                self.trace.emit("controller.flush-failed", what=f"LUN {number}", reason="the other controller is not there")
             elif unit.volume is not None and (failed := await unit.volume.flush()):
-                self.trace.emit("controller.flush-failed", lun=number, reason=str(failed))
-        if self.store is not None:
-            await self.store.flush(0)
+                self.trace.emit("controller.flush-failed", what=f"LUN {number}", reason=str(failed))
+        try:
+            if self.store is not None:
+                await self.store.flush(0)
+        except CheckCondition as error:  # its disk was pulled, or does not do what it is told
+            self.trace.emit("controller.flush-failed", what="the store", reason=str(error))
 
     async def _let_hosts_in(self, stack: AsyncExitStack) -> None:
         exports = [await self._export(number, unit) for number, unit in self.units.items()]
@@ -214,6 +220,15 @@ def _disk(config: Config) -> Disk:
     except DiskError as error:
         next_step = error.next_step or "Correct `disk` in its configuration."
         raise DiskError(f"controller {config.name}: disk {disk.name}: {error.reason}", next_step=next_step) from error
+
+
+def _watch(disk: RemovableDisk, trace: Trace, stack: AsyncExitStack) -> None:
+    """Tells when the disk is pulled, also while nobody asks it for anything."""
+    from hwvirt.disk.discovery.watch import DiskWatch  # noqa: PLC0415  only for real disks
+
+    watch, loop = DiskWatch([disk], trace), asyncio.get_running_loop()
+    loop.add_reader(watch.fileno(), watch.dispatch)
+    stack.callback(loop.remove_reader, watch.fileno())
 
 
 def _all_first(extent: Extent) -> list[tuple[int, Residency]]:

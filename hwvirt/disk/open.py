@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hwvirt.disk.discovery.place import Place
+from hwvirt.disk.discovery.removable import RemovableDisk
 from hwvirt.disk.disk import Disk
 from hwvirt.disk.loop import LoopDisk
 from hwvirt.disk.passthrough import SgDisk
@@ -17,13 +19,12 @@ DiskKind = Literal["file", "sg"]
 def open_disk(kind: DiskKind, path: str, block_bytes: int, witness: str) -> Disk:
     """A disk for reading and writing; with a `witness` file, every medium-changing CDB is written down there first.
 
-    Raises DiskError when it cannot be opened or claimed.
+    A real disk comes as a RemovableDisk. Raises DiskError when it cannot be opened or claimed.
     """
     disk: Disk = LoopDisk(path, block_bytes) if kind == "file" else SgDisk(path)
-    if not witness:
-        return disk
     try:
-        return WitnessedDisk(disk, witness)
+        witnessed = WitnessedDisk(disk, witness) if witness else disk
+        return witnessed if kind == "file" else RemovableDisk(witnessed, Place(path).occupied)
     except BaseException:
         disk.close()
         raise

@@ -107,6 +107,16 @@ def test_the_last_sense_comes_from_any_event_of_the_controller_that_tells_one() 
     assert model.controllers["a"].last_sense == "MEDIUM ERROR 11/00 at 7"
 
 
+def test_disks_that_go_and_come_are_told_in_words() -> None:
+    model = told_run()
+    model.apply(event(12, "disk.removed", "b", disk="/dev/sg1"))
+    assert model.log[-1][1:] == ("b", "disk /dev/sg1 was pulled: every request fails now", Tone.BAD)
+    model.apply(event(13, "disk.added", "b", node="/dev/sg2", wwn="naa.5000c500aabb0011", serial=""))
+    assert model.log[-1].text == "a disk came: /dev/sg2 (wwn naa.5000c500aabb0011)"
+    model.apply(event(14, "disk.added", "b", node="/dev/sg3", wwn="", serial=""))
+    assert model.log[-1].text == "a disk came: /dev/sg3 (without a name)"
+
+
 def test_events_of_strangers_make_no_controller() -> None:
     model = told_run()
     model.apply(event(12, "controller.stopped", "rig", code=0))
