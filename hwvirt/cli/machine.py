@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import getpass
 import importlib
@@ -16,13 +15,14 @@ from enum import Enum
 from importlib import metadata
 
 import hwvirt
+from hwvirt.disk.sgutils import library_name
+from hwvirt.errors import DiskError
 
 __all__ = ["Finding", "Need", "State", "examine", "runs_default_rig"]
 
 _OLDEST_PYTHON = (3, 11)
 _MODULES = ("uvloop", "numpy", "crc32c", "msgspec", "yaml", "rich", "typer", "pyudev")
 _DISTRIBUTIONS = {"yaml": "PyYAML"}
-_SGUTILS = ("libsgutils2-1.46.so.2", "libsgutils2-1.48.so.2", "libsgutils2.so.2")
 _PROGRAMS = {  # name: (Debian package, what it is for)
     "fio": ("fio", "speed and verification by another's client"),
     "nbdinfo": ("libnbd-bin", "looks at NBD exports"),
@@ -103,13 +103,10 @@ def _module(name: str) -> Finding:
 
 
 def _sgutils() -> Finding:
-    for soname in _SGUTILS:
-        try:
-            ctypes.CDLL(soname)
-        except OSError:
-            continue
-        return Finding("libsgutils2", State.OK, Need.OTHER_RIGS, soname)
-    return Finding("libsgutils2", State.MISSING, Need.OTHER_RIGS, "real disks", "apt-get install libsgutils2-1.46-2")
+    try:
+        return Finding("libsgutils2", State.OK, Need.TESTS, library_name())
+    except DiskError as error:
+        return Finding("libsgutils2", State.MISSING, Need.TESTS, "a second opinion on disks", error.next_step)
 
 
 def _loop_devices() -> Finding:

@@ -73,6 +73,9 @@ def facts(disk: SgDisk, path: str) -> Any:
         theirs: list[object] = [who.vendor, who.product, who.revision, decode_serial(sgutils.inquiry(fd, 0x80))]
         theirs += [decode_naa(sgutils.inquiry(fd, 0x83)), int.from_bytes(capacity[:8], "big") + 1]
         theirs += [int.from_bytes(capacity[8:12], "big"), bool(sgutils.mode_sense_10(fd, 8)[8 + 2] & 4)]
+        small = sgutils.read_capacity_10(fd)  # the same from the commands of old disks
+        assert (small[:4], small[4:]) == (capacity[4:8], capacity[8:12])
+        assert sgutils.mode_sense_6(fd, 8)[4:24] == sgutils.mode_sense_10(fd, 8)[8:28]
     finally:
         os.close(fd)
     we_see = [ours.vendor, ours.product, ours.revision, ours.serial, ours.naa]
@@ -80,16 +83,32 @@ def facts(disk: SgDisk, path: str) -> Any:
 
 
 def pass_through_object(disk: SgDisk, path: str) -> Any:
-    """A read beyond the end through a pt object of the library, told in its words."""
+    """Written and read through one pt object of the library, read again, beyond the end, short; told in its words."""
+    data = bytes(range(256)) * 2
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
         with sgutils.PtObject(fd) as pt:
-            good = pt.execute(read_16(0, 8), data_in_length=8 * BLOCK)
+            wrote = pt.execute(write_16(0, 1), data_out=data)
+            found = [pt.execute(read_16(0, 1), data_in_length=BLOCK) for _ in range(2)]
             bad = pt.execute(read_16(1 << 40, 1), data_in_length=BLOCK)
+            with faults(SHORT, every_nth=1):
+                short = pt.execute(read_16(0, 8), data_in_length=8 * BLOCK)
+            (DEBUG / "ndelay").write_text("300000000")
+            slow = pt.execute(read_16(0, 1), data_in_length=BLOCK)
+            (DEBUG / "ndelay").write_text("0")
+            with faults(SLOW, every_nth=1):
+                late = pt.execute(read_16(0, 1), data_in_length=BLOCK, timeout_s=1)
     finally:
         os.close(fd)
     text = sgutils.sense_text(bad.sense)
-    return [good.category.name, len(good.data), bad.category.name, "address out of range" in text]
+    return [
+        [wrote.category.name, wrote.status, wrote.sense.hex(), wrote.os_error_text, wrote.transport_error_text],
+        [end.data == data for end in found],
+        [bad.category.name, bad.status, len(bad.data), "address out of range" in text],
+        [short.category.name, short.residual > 0, len(short.data) + short.residual],
+        [slow.category.name, 250 <= slow.duration_ms < 30_000, slow.duration_ns in (0, slow.duration_ms * 1_000_000)],
+        [late.category.name, late.transport_error, late.transport_error_text],
+    ]
 
 
 def contents(disk: SgDisk, path: str) -> Any:

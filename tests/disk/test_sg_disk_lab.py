@@ -60,8 +60,16 @@ def test_facts_agree_with_libsgutils2(ask: Ask) -> None:
     assert 64 <= max_transfer_blocks <= 1024
 
 
-def test_pass_through_object_of_libsgutils2_reads_and_tells_errors(ask: Ask) -> None:
-    assert ask("pass_through_object") == ["GOOD", 4096, "SENSE", True]
+def test_pass_through_object_of_libsgutils2_moves_data_both_ways_and_tells_how_each_command_ended(ask: Ask) -> None:
+    wrote, same, bad, short, slow, late = ask("pass_through_object")
+    assert wrote == ["GOOD", 0, "", "", ""]
+    assert same == [True, True]
+    assert bad == ["SENSE", 2, 512, True]
+    assert short == ["GOOD", True, 4096]
+    assert slow == ["GOOD", True, True]
+    category, transport_error, text = late
+    assert (category, transport_error) == ("TRANSPORT_ERROR", 3), late
+    assert "DID_TIME_OUT" in text
 
 
 def test_what_was_written_is_read_in_every_shape(ask: Ask) -> None:
