@@ -1,7 +1,7 @@
 """Runs inside a kernel of the lab, with two scsi_debug disks of 4 MiB, and tries to have the first of them.
 
 One question a line on standard input, the name of a way to name the wrong disk; one JSON answer a line on standard output:
-what the run was told, what arming was told, and whether every byte of both disks is as it was.
+exit code and words of `hwvirt run` and of `hwvirt arm`, and whether every byte of both disks is as it was.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hwvirt.disk.guard.arm import arm, disarm
 from hwvirt.disk.guard.wanted import Wanted
 from hwvirt.errors import DiskError, SafetyRefusal
 from hwvirt.scsi.volume import Extent
+from tests.lab.guest_program import program
 
 DAY = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WINDOW = Extent(2048, 4096)
@@ -80,6 +81,20 @@ def mounted(node: str, point: str = POINT) -> Iterator[None]:
         yield
     finally:
         run("umount", node)
+
+
+@contextmanager
+def mounted_out_of_sight(node: str) -> Iterator[None]:
+    """In another mount namespace: our /proc/self/mountinfo does not have it."""
+    run("mkfs.ext4", "-qF", node)
+    Path(POINT).mkdir(exist_ok=True)
+    hide = f"mount --make-rprivate / && mount -o ro {node} {POINT} && echo done && read end"
+    with subprocess.Popen(["unshare", "-m", "sh", "-ec", hide], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"done\n"
+        yield
+        process.stdin.close()
 
 
 @contextmanager
@@ -159,6 +174,8 @@ def set_up(way: str, stack: ExitStack) -> Name:
     match way:
         case "mounted":
             enter(mounted(block))
+        case "mounted out of sight":
+            enter(mounted_out_of_sight(block))
         case "partition mounted":
             enter(mounted(enter(partitioned(block))))  # type: ignore[arg-type]  # it is the partition's node
         case "root disk":
@@ -177,6 +194,9 @@ def set_up(way: str, stack: ExitStack) -> Name:
             enter(partitioned(block))
         case "file system":
             run("mkfs.ext4", "-qF", block)
+        case "label damaged":
+            arm([Wanted("desk", "first", name)], DAY)
+            put(block, 3000, b"?")
         case "armed for another rig":
             arm([Wanted("cellar", "first", name)], DAY)
         case "armed as another disk":
@@ -196,7 +216,7 @@ def set_up(way: str, stack: ExitStack) -> Name:
         case "size differs":
             return replace(name, size_bytes=name.size_bytes * 2)
         case "block size differs":
-            return replace(name, block_bytes=4096)
+            return replace(name, block_bytes=4096, window=Extent(256, 256))
         case "not there":
             return replace(name, wwn="naa.3333333000000000", serial=None)
         case "window over the label":
@@ -243,6 +263,25 @@ def attempt(act: Callable[[], object]) -> str:
     return "allowed"
 
 
+def write_rig(name: Name) -> None:
+    """desk.yaml, with the disk named so."""
+    names = "".join(f"{key}: {json.dumps(value)}, " for key, value in (("wwn", name.wwn), ("serial", name.serial)) if value)
+    window = f"{{lba: {name.window.lba}, blocks: {name.window.blocks}}}"
+    sg = f"{names}size: {name.size_bytes}B, block: {name.block_bytes}B, window: {window}"
+    Path("/tmp/desk.yaml").write_text(
+        f"rig: desk\ndisks: {{first: {{sg: {{{sg}}}}}}}\n"
+        "controllers: {a: {disk: first, luns: {0: {own: {size: 1MiB}}}}}\n"
+        "scenarios: [{name: it is written, steps: [{fill: {lun: 0}}, {flush: {lun: 0}}]}]\n"
+    )
+
+
+def try_the_programs() -> list[list[object]]:
+    """What `hwvirt run` and `hwvirt arm` make of desk.yaml."""
+    code, _, err = program(["run", "--no-live", "--runs", "/tmp/runs", "/tmp/desk.yaml"])
+    told = json.loads(Path("/tmp/runs/latest/report.json").read_text())["reasons"] if code == 3 else [err]
+    return [[code, *told], list(program(["arm", "/tmp/desk.yaml"]))]
+
+
 def try_to_run(name: Name) -> None:
     with admit(name, "desk", "first"):
         pass
@@ -256,13 +295,15 @@ def answer(way: str) -> object:
             return whole_life()
         case "replugged":
             return replugged()
+        case "write the rig of a disk that is not there":
+            write_rig(replace(name_of(first()), serial="4000"))
+            return True
     with ExitStack() as stack:
         stack.callback(blank)
-        name = set_up(way, stack)
+        write_rig(set_up(way, stack))
         before = digests()
-        told = attempt(lambda: try_to_run(name))
-        told_arming = "" if way == "not armed" else attempt(lambda: arm([Wanted("desk", "first", name)], DAY))
-        return [told, told_arming, digests() == before]
+        ran, armed = try_the_programs()
+        return [ran, armed, digests() == before]
 
 
 def whole_life() -> object:

@@ -9,14 +9,18 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 from hwvirt.cli.main import main
 
+__all__ = ["program"]
 
-def hwvirt(line: str) -> tuple[object, str, str]:
+
+def program(arguments: Sequence[str]) -> tuple[object, str, str]:
+    """Exit code, standard output and standard error of `hwvirt ARGUMENTS`."""
     out, err = io.StringIO(), io.StringIO()
-    sys.argv = ["hwvirt", *shlex.split(line)]
+    sys.argv = ["hwvirt", *arguments]
     code: object = None
     with redirect_stdout(out), redirect_stderr(err):
         try:
@@ -28,4 +32,4 @@ def hwvirt(line: str) -> tuple[object, str, str]:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(json.dumps(hwvirt(line)), flush=True)
+        print(json.dumps(program(shlex.split(line))), flush=True)

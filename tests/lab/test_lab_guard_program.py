@@ -132,11 +132,13 @@ def test_two_disks_with_one_wwn_are_refused(twins: Machine) -> None:
     first, second = twins.disks
     assert first.wwn == second.wwn
     twins.rig("desk", twins.fine("scan --yaml"))
-    assert twins.hwvirt("arm desk.yaml --disk disk-1") == (
-        *(3, ""),
-        f"hwvirt: refusing disk disk-1 of rig desk: 2 disks have wwn {first.wwn}: /dev/sda and /dev/sdb. "
-        "If they are two paths to one disk, take one path away: it would be written behind the guard's back.\n",
+    refusal = (
+        f"refusing disk disk-1 of rig desk: 2 disks have wwn {first.wwn}: /dev/sda and /dev/sdb. "
+        "If they are two paths to one disk, take one path away: it would be written behind the guard's back."
     )
+    assert twins.hwvirt("arm desk.yaml --disk disk-1") == (3, "", f"hwvirt: {refusal}\n")
+    code, _, shown = twins.hwvirt("run --no-live --runs /tmp/runs desk.yaml")
+    assert (code, refusal in " ".join(shown.split())) == (3, True), shown
     assert twins.shell("cat /dev/sda /dev/sdb | tr -d '\\0' | wc -c") == "0\n"
 
 
