@@ -8,10 +8,12 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyudev
 
+from hwvirt.disk.discovery.identity import DiskIdentity
 from hwvirt.disk.discovery.listing import list_identities
 from hwvirt.disk.guard.admit import admit
 from hwvirt.disk.guard.arm import arm, disarm
@@ -26,6 +28,22 @@ from hwvirt.units import Deadline
 from tests.lab.guest_guard import DAY, first, name_of
 
 NOBODY, GROUP = 65534, 900
+HWVIRT = (sys.executable, "-m", "hwvirt")
+RIG = """\
+rig: desk
+disks:
+  first:  {{sg: {{wwn: {first.wwn}, size: {first.size_bytes}B, block: 512B, window: {{lba: 2048, blocks: 2048}}}}}}
+  second: {{sg: {{wwn: {second.wwn}, size: {second.size_bytes}B, block: 512B, window: {{lba: 2048, blocks: 6144}}}}}}
+controllers: {{a: {{disk: first, luns: {{0: redirect, 1: frozen}}}}, b: {{disk: second}}}}
+scenarios:
+  - name: whoever runs a rig needs no privilege
+    steps:
+      - fill: {{lun: 0}}
+      - redirect: {{lun: 0}}
+      - workload: {{lun: 0, ops: 200, depth: 8, blocks: 1..8, mix: {{write: 60, read: 30, flush: 5, unmap: 5}}}}
+      - judge: all
+    expect: {{acknowledged: ">= 100"}}
+"""
 CHANGING = {
     "WRITE(16)": Command(write_16(2048, 1), (bytes(512),)),
     "SYNCHRONIZE CACHE(16)": Command(synchronize_cache_16()),
@@ -64,6 +82,32 @@ def as_member(act: Callable[[], object]) -> object:
         answer: object = json.loads(pipe.read())
     os.wait()
     return answer
+
+
+def as_member_run(*command: str) -> list[object]:
+    """Exit code and words of a program that a member of the group hwvirt runs, who has no other privilege."""
+    done = subprocess.run(
+        command, user=NOBODY, group=GROUP, extra_groups=[], cwd="/tmp", capture_output=True, text=True, check=False
+    )
+    return [done.returncode, done.stdout + done.stderr]
+
+
+def rig_of_a_member(first_disk: DiskIdentity, second: DiskIdentity) -> object:
+    """`hwvirt run` with the second disk not armed, then with both: how it ended, what the judge held, who it was."""
+    Path("/tmp/desk.yaml").write_text(RIG.format(first=first_disk, second=second))
+    run = [*HWVIRT, "run", "--no-live", "--runs", "/tmp/member", "/tmp/desk.yaml"]
+    denied = as_member_run(*run)
+    armed_by_member = as_member_run(*HWVIRT, "arm", "/tmp/desk.yaml")
+    wanted = Wanted("desk", "second", replace(name_of(second), window=Extent(2048, 6144)))
+    arm([wanted], DAY)
+    settle()
+    links = sorted(str(link.resolve()) for link in Path("/dev/hwvirt-sg/desk").iterdir())
+    ran = as_member_run(*run)
+    report = json.loads(Path("/tmp/member/latest/report.json").read_text())
+    held = {name: found["verdict"] for name, found in report["properties"].items() if found["checked"]}
+    owner = os.stat("/tmp/member/latest/report.json").st_uid
+    disarm([wanted])
+    return [denied, armed_by_member, links, ran, held, owner]
 
 
 def words(act: Callable[[], object]) -> str:
@@ -120,6 +164,8 @@ def answer(question: str) -> object:
             return [gone, nodes()]
         case "member":
             return as_member(lambda: [words(run_first), words(lambda: SgDisk(other.sg)), words(lambda: SgDisk(other.block))])
+        case "member runs a rig":
+            return rig_of_a_member(disk, other)
         case "member by block node":
             return as_member(lambda: words(flush_by_block_node))
         case "probe":

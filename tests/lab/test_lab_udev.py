@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import grp
 import json
+import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +29,7 @@ pytestmark = [
 
 Ask: TypeAlias = Callable[[str], Any]
 MIB = 1 << 20
-GROUP = 900
+NOBODY, GROUP = 65534, 900
 SETUP = f"""
 (cat /etc/group; echo hwvirt:x:{GROUP}:) >/run/group
 mount --bind /run/group /etc/group
@@ -35,6 +37,20 @@ mkdir -p /run/udev/rules.d
 cp /mnt/root/etc/udev/rules.d/71-hwvirt.rules /run/udev/rules.d/
 {UDEVD} --daemon
 """
+
+
+def open_to_others(*paths: str | Path) -> Iterator[str]:
+    """Shell commands that let users without privileges reach our Python in a guest, also from below a closed home."""
+    closed: dict[Path, list[Path]] = {}
+    for path in map(Path, paths):
+        for folder in reversed(path.parents):
+            if not folder.stat().st_mode & stat.S_IXOTH:
+                closed.setdefault(folder, []).append(path)
+                break
+    for folder, inside in closed.items():
+        yield f"mount -t tmpfs -o mode=755 tmp {shlex.quote(str(folder))}"
+        for place in map(shlex.quote, map(str, inside)):
+            yield f"mkdir -p {place} && mount -r -t hostfs -o {place} none {place}"
 
 
 def soon() -> Deadline:
@@ -60,7 +76,8 @@ def armed() -> list[list[object]]:
 @pytest.fixture(scope="module")
 def ask(kernel: Kernel) -> Iterator[Ask]:
     list(install(kernel.share / "root"))
-    kernel.run(["sh", "-ec", SETUP], soon())
+    reach = open_to_others(sys.prefix, sys.base_prefix, Path(__file__).parents[2])
+    kernel.run(["sh", "-ec", "\n".join([SETUP, *reach])], soon())
     attach(kernel, [ScsiDebug(4 * MIB, parameters={"lbpu": "1", "lbpws": "1"})] * 2, soon())
     job = kernel.start([sys.executable, "-m", "tests.lab.guest_udev"])
 
@@ -87,6 +104,19 @@ def test_member_of_the_group_runs_a_rig_without_any_capability_and_gets_no_other
     assert other_sg.startswith("cannot open /dev/sg1: Permission denied.")
     assert other_block.startswith("cannot open /dev/sdb: Permission denied.")
     assert "SG_IO: Operation not permitted" in ask("member by block node")
+
+
+def test_member_of_the_group_runs_a_rig_on_armed_disks_by_the_program(ask: Ask) -> None:
+    ask("arm")
+    denied, armed_by_member, links, ran, held, owner = ask("member runs a rig")
+    refusal = "cannot open /dev/sdb: Permission denied. Armed disks belong to the group hwvirt (hwvirt udev install)"
+    for code, told in (denied, armed_by_member):
+        assert (code, refusal in " ".join(told.split())) == (4, True), told
+    assert links == ["/dev/sg0", "/dev/sg1"]
+    assert ran[0] == 0, ran[1]
+    assert set(held.values()) == {"held"}
+    assert {"untouched", "complete", "exact", "content", "consistent", "frozen", "conserved"} <= set(held)
+    assert owner == NOBODY
 
 
 def test_armed_disk_that_is_plugged_in_again_is_open_again(ask: Ask) -> None:
