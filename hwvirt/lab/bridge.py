@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hwvirt.lab.cables import Pacer
 from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import Kernel
+from hwvirt.lab.pacer import Pacer
 from hwvirt.lab.process import LabError
 from hwvirt.units import FOREVER
 

@@ -1,6 +1,7 @@
-"""Cables between kernels: Ethernet and serial, relayed by the launcher, which can cut, slow and spoil them.
+"""Cables between kernels: Ethernet and serial, relayed by the launcher; faults of `hwvirt.link.faults` strike them.
 
-A cable outlives the power cycles of the kernels at its ends. What arrives at a kernel without power is lost, as on a bench.
+The unit of a fault is an Ethernet frame, or a run of bytes on a serial line: nobody here knows what they mean. A cable
+outlives the power cycles of the kernels at its ends. What arrives at a kernel without power is lost, as on a bench.
 """
 
 from __future__ import annotations
@@ -8,30 +9,28 @@ from __future__ import annotations
 import errno
 import fcntl
 import itertools
-import random
 import select
 import socket
 import struct
 import termios
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Self, TypeAlias
 
 from hwvirt.buffers import Buffer
+from hwvirt.link.faults import Blow, FaultKind, Flow, Lanes, LinkFault, Medium, Runs
 
-__all__ = ["CableEnd", "DirectEthernet", "EthernetCable", "EthernetEnd", "Lane", "Pacer", "SerialCable", "SerialEnd"]
+__all__ = ["CableEnd", "CableStrike", "DirectEthernet", "EthernetCable", "EthernetEnd", "SerialCable", "SerialEnd"]
 
 _BUFFER_BYTES = 4 << 20
 _FRAME_BYTES = 1 << 16
 _WAITING_BYTES = 4 << 20
-_BITS_PER_BYTE = 10  # 8N1: start bit, eight bits, stop bit
+_BITS_PER_BYTE, _DATA_BITS = 10, 8  # 8N1: start bit, eight bits, stop bit
 _SERIAL_CHUNK_BYTES = 256
 _SERIAL_QUANTUM_S = 0.01
-_BURST_BYTES = 1024
-_BURST_S = 0.02
+_SERIAL_AHEAD_S = 0.02  # a relay that wakes up late finds the line still busy
 _OVERRUN_BYTES = 2048  # a guest's serial line dies for good when its terminal throttles, at about 3900 unread bytes
 
 _numbers = itertools.count(1)
@@ -82,123 +81,101 @@ class SerialEnd(_End):
 CableEnd: TypeAlias = EthernetEnd | SerialEnd
 
 
-class Pacer:
-    """When the last bit of some bytes has gone over a line of `bytes_per_s`. After a pause it may catch up by a short burst,
-    because a sleeping relay wakes up late. Pure: time comes as an argument."""
+class CableStrike:
+    """A fault at work on a cable; `wait` for its end, `end` is its end. Every method may be called from any thread."""
 
-    def __init__(self, bytes_per_s: float) -> None:
-        self.bytes_per_s = bytes_per_s
-        self._busy_until = 0.0
+    def __init__(self, blow: Blow, changed: threading.Condition) -> None:
+        self._blow = blow
+        self._changed = changed
 
-    def gone_at(self, size_bytes: int, now: float) -> float:
-        """The moment when `size_bytes`, given to the line now, have gone."""
-        start = max(self._busy_until, now - min(_BURST_S, _BURST_BYTES / self.bytes_per_s))
-        self._busy_until = start + size_bytes / self.bytes_per_s
-        return self._busy_until
+    def wait(self) -> int:
+        """Returns when the fault is over or was ended, with the number of units that it has hit."""
+        with self._changed:
+            while not self._blow.is_over(now := time.monotonic()):
+                until = self._blow.until
+                self._changed.wait(None if until == float("inf") else max(0.0, until - now))
+            return self._blow.struck
+
+    @property
+    def struck(self) -> int:
+        """How many units it has hit so far."""
+        return self._blow.struck
+
+    def end(self) -> None:
+        """It strikes no more. Idempotent."""
+        with self._changed:
+            self._blow.withdraw()
+            self._changed.notify_all()
 
 
-class Lane:
-    """One direction of a cable: the same bytes or frames, unless it is told otherwise. Settings hold from the next unit on.
+class _Strand:
+    """One direction of a cable: carries what `source` gives to `deliver`, which says whether the receiver took it.
 
-    `drop` and `corrupt` are probabilities for each unit: a frame (one bit of it flips), or a byte of a serial line.
+    At most `ahead_bytes` are under way; then the sender waits.
     """
 
-    def __init__(self, units: Callable[[Lane, bytes], Buffer], seed: str, pacer: Pacer | None = None) -> None:
-        self.drop = 0.0
-        self.corrupt = 0.0
-        self.delay_s = 0.0
-        self.up = True
-        self.pacer = pacer
+    def __init__(
+        self,
+        flow: Flow,
+        changed: threading.Condition,
+        source: socket.socket,
+        deliver: Callable[[Buffer], bool],
+        most_bytes: int,
+        ahead_bytes: int,
+    ) -> None:
+        self._flow = flow
+        self._changed = changed
+        self._source = source
+        self._deliver = deliver
+        self._most_bytes = most_bytes
+        self._ahead_bytes = ahead_bytes
         self.passed_bytes = 0
         self.lost_bytes = 0
-        self._units = units
-        self.random = random.Random(seed)
+        """What the receiver did not take; not what a fault made of it."""
 
-    def through(self, data: bytes) -> Buffer:
-        """What of `data` comes out at the other end; nothing while the lane is cut. Pure but for the lane's randomness."""
-        if not self.up:
-            return b""
-        if self.drop or self.corrupt:
-            return self._units(self, data)
-        return data
-
-    def relay(self, source: socket.socket, deliver: Callable[[Buffer], bool], most_bytes: int) -> None:
-        """Carries everything from `source` until it is closed."""
-        waiting: deque[tuple[float, Buffer]] = deque()
-        waiting_bytes = 0
+    def carry(self) -> None:
+        """Carries everything until the source is closed."""
         while True:
-            if not waiting or self._readable(source, waiting[0][0], waiting_bytes):
-                data = source.recv(most_bytes)
+            with self._changed:
+                arrived = self._flow.arrived(time.monotonic())
+                due, room = self._flow.next_due(), self._flow.waiting_bytes < self._ahead_bytes
+            for unit in arrived:
+                if self._deliver(unit):
+                    self.passed_bytes += len(unit)
+                else:
+                    self.lost_bytes += len(unit)
+            if not room:
+                time.sleep(max(0.0, due - time.monotonic()))
+            elif due == float("inf") or select.select([self._source], [], [], max(0.0, due - time.monotonic()))[0]:
+                data = self._source.recv(self._most_bytes)
                 if not data:
                     return
-                if self.pacer is not None:
-                    time.sleep(max(0.0, self.pacer.gone_at(len(data), time.monotonic()) - time.monotonic()))
-                out = self.through(data)
-                self.lost_bytes += len(data) - len(out)
-                if out and not waiting and not self.delay_s:
-                    self._deliver(out, deliver)
-                    continue
-                if out:
-                    waiting.append((time.monotonic() + self.delay_s, out))
-                    waiting_bytes += len(out)
-            while waiting and waiting[0][0] <= time.monotonic():
-                _, out = waiting.popleft()
-                waiting_bytes -= len(out)
-                self._deliver(out, deliver)
-
-    def _deliver(self, out: Buffer, deliver: Callable[[Buffer], bool]) -> None:
-        if deliver(out):
-            self.passed_bytes += len(out)
-        else:
-            self.lost_bytes += len(out)
-
-    @staticmethod
-    def _readable(source: socket.socket, due: float, waiting_bytes: int) -> bool:
-        """Waits until `due`, or until there is something to read and room for it."""
-        remaining = max(0.0, due - time.monotonic())
-        if waiting_bytes >= _WAITING_BYTES:
-            time.sleep(remaining)
-            return False
-        return bool(select.select([source], [], [], remaining)[0])
-
-
-def _spoil_frame(lane: Lane, frame: bytes) -> Buffer:
-    if lane.random.random() < lane.drop:
-        return b""
-    if lane.random.random() < lane.corrupt:
-        spoilt = bytearray(frame)
-        spoilt[lane.random.randrange(len(spoilt))] ^= 1 << lane.random.randrange(8)
-        return spoilt
-    return frame
-
-
-def _spoil_bytes(lane: Lane, data: bytes) -> Buffer:
-    out = bytearray()
-    for byte in data:
-        if lane.random.random() >= lane.drop:
-            out.append(byte ^ 1 << lane.random.randrange(8) if lane.random.random() < lane.corrupt else byte)
-    return out
+                with self._changed:
+                    self._flow.send(data, time.monotonic())
+                    self._changed.notify_all()
 
 
 class _Cable:
-    """Two lanes and their threads: `lanes[0]` goes from the first end to the second."""
+    """Two strands and their threads, by the name of the end that they lead to."""
 
-    def __init__(self, lanes: tuple[Lane, Lane], owned: list[socket.socket], relays: list[Callable[[], None]]) -> None:
-        self.lanes = lanes
+    def __init__(
+        self, strands: Mapping[str, _Strand], lanes: Lanes, changed: threading.Condition, owned: list[socket.socket]
+    ) -> None:
+        self.strands = strands
+        self._lanes = lanes
+        self._changed = changed
         self._owned = owned
-        self._threads = [threading.Thread(target=relay, name="lab-cable", daemon=True) for relay in relays]
+        self._threads = [threading.Thread(target=one.carry, name="lab-cable", daemon=True) for one in strands.values()]
         for thread in self._threads:
             thread.start()
 
-    def cut(self) -> None:
-        """Nothing passes any more, in neither direction; `lanes[i].up = False` cuts one."""
-        for lane in self.lanes:
-            lane.up = False
+    def strike(self, fault: LinkFault, toward: str | None = None) -> CableStrike:
+        """The fault is at work from now on: on what goes to that end, or (None) on what passes next in any direction.
 
-    def heal(self) -> None:
-        """What is sent from now on passes again."""
-        for lane in self.lanes:
-            lane.up = True
+        Raises KeyError for a kind that is not of this cable.
+        """
+        with self._changed:
+            return CableStrike(self._lanes.strike(fault, toward, time.monotonic()), self._changed)
 
     def close(self) -> None:
         """Ends the relays and gives up the ends. Idempotent."""
@@ -223,22 +200,30 @@ class _Cable:
 
 
 class EthernetCable(_Cable):
-    """Frames between two kernels, about 100 MB/s. A lane that the receiver does not empty loses frames, as Ethernet does."""
+    """Frames between two kernels, about 100 MB/s. A strand that the receiver does not empty loses frames, as Ethernet does.
 
-    def __init__(self, seed: int = 0) -> None:
+    `kinds` are the faults that can strike, `standing` ones are at work all the time; the same `seed` draws the same bits.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, str] = ("a", "b"),
+        kinds: Collection[FaultKind] = (),
+        seed: int = 0,
+        standing: Iterable[LinkFault] = (),
+    ) -> None:
         near, near_relay = _pair(socket.SOCK_SEQPACKET)
         far, far_relay = _pair(socket.SOCK_SEQPACKET)
         cable = next(_numbers)
         self.ends = (EthernetEnd(near, cable, 1), EthernetEnd(far, cable, 2))
-        lanes = (Lane(_spoil_frame, f"{seed} there"), Lane(_spoil_frame, f"{seed} back"))
-        super().__init__(
-            lanes,
-            [near_relay, far_relay, near, far],
-            [
-                lambda: lanes[0].relay(near_relay, lambda frame: _send_frame(far_relay, frame), _FRAME_BYTES),
-                lambda: lanes[1].relay(far_relay, lambda frame: _send_frame(near_relay, frame), _FRAME_BYTES),
-            ],
-        )
+        lanes, changed = Lanes(names, kinds, seed, standing, Medium.PACKETS), threading.Condition()
+
+        def strand(name: str, source: socket.socket, target: socket.socket) -> _Strand:
+            flow = Flow(lanes.toward[name], Runs())
+            return _Strand(flow, changed, source, lambda it: _send_frame(target, it), _FRAME_BYTES, _WAITING_BYTES)
+
+        strands = {names[1]: strand(names[1], near_relay, far_relay), names[0]: strand(names[0], far_relay, near_relay)}
+        super().__init__(strands, lanes, changed, [near_relay, far_relay, near, far])
 
 
 class DirectEthernet:
@@ -256,30 +241,33 @@ class DirectEthernet:
 
 
 class SerialCable(_Cable):
-    """Bytes between two serial lines at `baud`, ten bits each.
+    """Bytes between two serial lines at `baud`, ten bits each; faults as on an `EthernetCable`.
 
-    A kernel that does not take its bytes loses them, as a UART without flow control does (`lanes[i].lost_bytes`); a program
-    in the guest that lets more than 3.5 KB lie unread in its terminal kills the line until the next power cycle.
+    A kernel that does not take its bytes loses them, as a UART without flow control does (`strands[name].lost_bytes`); a
+    program in the guest that lets more than 3.5 KB lie unread in its terminal kills the line until the next power cycle.
     """
 
-    def __init__(self, baud: int, seed: int = 0) -> None:
+    def __init__(
+        self, baud: int, names: tuple[str, str] = ("a", "b"), kinds: Collection[FaultKind] = (), seed: int = 0
+    ) -> None:
         near, near_relay = _pair(socket.SOCK_STREAM)
         far, far_relay = _pair(socket.SOCK_STREAM)
         self.ends = (SerialEnd(near), SerialEnd(far))
-        rate = baud / _BITS_PER_BYTE
-        chunk = max(1, min(_SERIAL_CHUNK_BYTES, int(rate * _SERIAL_QUANTUM_S)))
-        lanes = (
-            Lane(_spoil_bytes, f"{seed} there", Pacer(rate)),
-            Lane(_spoil_bytes, f"{seed} back", Pacer(rate)),
-        )
-        super().__init__(
-            lanes,
-            [near_relay, far_relay, near, far],
-            [
-                lambda: lanes[0].relay(near_relay, lambda data: _send_bytes(far_relay, self.ends[1], data), chunk),
-                lambda: lanes[1].relay(far_relay, lambda data: _send_bytes(near_relay, self.ends[0], data), chunk),
-            ],
-        )
+        rate = LinkFault(FaultKind.RATE, baud * _DATA_BITS / _BITS_PER_BYTE)
+        bytes_per_s = baud / _BITS_PER_BYTE
+        chunk_bytes = max(1, min(_SERIAL_CHUNK_BYTES, int(bytes_per_s * _SERIAL_QUANTUM_S)))
+        ahead_bytes = max(chunk_bytes, int(bytes_per_s * _SERIAL_AHEAD_S))
+        lanes, changed = Lanes(names, kinds, seed, (rate,)), threading.Condition()
+
+        def strand(name: str, source: socket.socket, target: socket.socket, end: SerialEnd) -> _Strand:
+            flow = Flow(lanes.toward[name], Runs())
+            return _Strand(flow, changed, source, lambda it: _send_bytes(target, end, it), chunk_bytes, ahead_bytes)
+
+        strands = {
+            names[1]: strand(names[1], near_relay, far_relay, self.ends[1]),
+            names[0]: strand(names[0], far_relay, near_relay, self.ends[0]),
+        }
+        super().__init__(strands, lanes, changed, [near_relay, far_relay, near, far])
 
 
 def _pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:

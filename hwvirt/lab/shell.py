@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hwvirt.lab.cables import Pacer, SerialEnd
+from hwvirt.lab.cables import SerialEnd
 from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import Kernel
+from hwvirt.lab.pacer import Pacer
 from hwvirt.lab.process import LabError
 from hwvirt.units import FOREVER, Deadline
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 from typing_extensions import override
 
-from hwvirt.link.faults import Cutter, FaultKind, Flow, Frames, Lane, LinkFault, Runs, Strike
+from hwvirt.link.faults import Blow, Cutter, FaultKind, Flow, Frames, Lanes, LinkFault, Runs
 from hwvirt.rig.file.model import Ethernet, Rig
 from hwvirt.rig.file.scenario import StrikeLink, Workload
 
@@ -49,68 +49,55 @@ def strikes_of(rig: Rig) -> set[FaultKind]:
 class LinkStrike:
     """A fault of the link at work; `over` waits for its end, `end` is its end. `struck` counts frames that it has hit."""
 
-    def __init__(self, strikes: Collection[Strike], fault: LinkFault, ended: Callable[[], None]) -> None:
-        self._strikes = strikes
-        self._fault = fault
+    def __init__(self, blow: Blow, ended: Callable[[], None]) -> None:
+        self._blow = blow
         self._ended = ended
         self._worked_off = asyncio.Event()
 
     async def over(self) -> None:
         """Returns when the time of the fault is over, or all its frames were hit."""
-        if self._fault.for_s is not None:
-            await asyncio.sleep(self._fault.for_s)  # the fault itself, not a wait
+        if self._blow.fault.for_s is not None:
+            await asyncio.sleep(self._blow.fault.for_s)  # the fault itself, not a wait
         else:
             await self._worked_off.wait()
 
     def look(self, now: float) -> None:
         """Something has passed."""
-        if all(strike.is_over(now) for strike in self._strikes):
+        if self._blow.is_over(now):
             self._worked_off.set()
 
     @property
     def struck(self) -> int:
         """How many frames it has hit so far."""
-        return sum(strike.struck for strike in self._strikes)
+        return self._blow.struck
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """It strikes no more; after a cut connections are reset. Idempotent."""
-        for strike in self._strikes:
-            strike.withdraw()
+        self._blow.withdraw()
         self._ended()
 
 
 class Cable:
-    """Two lanes between controller `dialler`, which connects, and `listener`; `kinds` are the faults that can strike them.
-
-    `standing` faults are at work all the time. The same `seed` draws the same bits and bytes.
-    """
+    """The lanes between controller `dialler`, which connects, and `listener`: see `Lanes`."""
 
     def __init__(
         self, dialler: str, listener: str, kinds: Collection[FaultKind], seed: int, standing: Iterable[LinkFault] = ()
     ) -> None:
-        self.lanes: Mapping[str, Lane] = {name: Lane(kinds, f"{seed} to {name}") for name in (dialler, listener)}
-        self._dialler = dialler
+        self.lanes = Lanes((dialler, listener), kinds, seed, standing)
+        self._listener = listener
         self._frames = not _BY_TIME_ONLY.issuperset(kinds)
         self._at_work: list[LinkStrike] = []
         self._cuts = 0
-        for fault in standing:
-            for lane in self.lanes.values():
-                lane.add(Strike(fault, time.monotonic()))
 
-    def strike(self, fault: LinkFault, toward: str | None) -> LinkStrike:
+    async def strike(self, fault: LinkFault, toward: str | None) -> LinkStrike:
         """The fault is at work from now on: on what goes to that controller, or (None) on what passes next in any direction.
 
         A cut comes at the worst moment: what is just on its way to the listener still arrives, and its replies are lost.
         """
-        now = time.monotonic()
-        lanes = [lane for name, lane in self.lanes.items() if toward in (None, name)]
-        strikes = [Strike(fault, now)] * len(lanes)
-        if fault.kind is FaultKind.CUT:
-            self._cuts += 1
-            strikes = [Strike(fault, now, spared=lane is not self.lanes[self._dialler]) for lane in lanes]
-        for lane, one in zip(lanes, strikes, strict=True):
-            lane.add(one)
-        strike = LinkStrike(set(strikes), fault, lambda: self._ended(strike, fault))
+        cut = fault.kind is FaultKind.CUT
+        self._cuts += cut
+        blow = self.lanes.strike(fault, toward, time.monotonic(), sparing=self._listener if cut else None)
+        strike = LinkStrike(blow, lambda: self._ended(strike, fault))
         self._at_work.append(strike)
         return strike
 
@@ -132,7 +119,7 @@ class Cable:
     def flow(self, toward: str) -> Flow:
         """The way of one connection's bytes to that controller."""
         cutter: Cutter = Frames() if self._frames else Runs()
-        return Flow(self.lanes[toward], cutter)
+        return Flow(self.lanes.toward[toward], cutter)
 
     def passed(self, now: float) -> None:
         """Something went into a lane: faults that end by count may have ended."""

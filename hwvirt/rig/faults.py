@@ -94,11 +94,11 @@ class Faults:
         cable = self._stage.bench.cable
         assert cable is not None
         self._trace.emit("fault.fired", fault=describe(armed.fault))
-        strike = cable.strike(action.fault, action.toward)
+        strike = await cable.strike(action.fault, action.toward)
         try:
             await strike.over()
         finally:
-            strike.end()
+            await strike.end()
             armed.struck |= strike.struck > 0 or action.fault.count is None
             self._trace.emit("fault.healed", fault=describe(armed.fault), frames=strike.struck)
 

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.lab.cables import DirectEthernet, EthernetCable, Pacer, SerialCable
+from hwvirt.lab.cables import DirectEthernet, EthernetCable, SerialCable
 from hwvirt.lab.kernel import Kernel, ProgramFailed
+from hwvirt.lab.pacer import Pacer
+from hwvirt.link.faults import SEALED, FaultKind, LinkFault
 from hwvirt.units import Deadline
 
 lab = pytest.mark.lab
 
 ALL_BYTES = bytes(range(256))
+KINDS = frozenset(FaultKind) - SEALED
+CUT = LinkFault(FaultKind.CUT)
 
 
 def soon() -> Deadline:
@@ -45,13 +49,13 @@ def until(holds: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def ethernet() -> Iterator[EthernetCable]:
-    with EthernetCable(seed=1) as cable:
+    with EthernetCable(kinds=KINDS, seed=1) as cable:
         yield cable
 
 
 @pytest.fixture
 def serial() -> Iterator[SerialCable]:
-    with SerialCable(1_000_000, seed=1) as cable:
+    with SerialCable(1_000_000, kinds=KINDS, seed=1) as cable:
         yield cable
 
 
@@ -66,30 +70,62 @@ def test_frames_cross_whole_and_in_order(ethernet: EthernetCable) -> None:
 
 def test_a_cut_cable_loses_frames_until_it_is_healed(ethernet: EthernetCable) -> None:
     near, far = (end.socket for end in ethernet.ends)
-    ethernet.cut()
+    cut = ethernet.strike(CUT)
     near.send(b"lost")
-    until(lambda: ethernet.lanes[0].lost_bytes == 4)
-    ethernet.heal()
+    far.send(b"lost")
+    until(lambda: cut.struck == 2)
+    cut.end()
+    assert cut.wait() == 2
     near.send(b"kept")
     assert far.recv(100) == b"kept"
 
 
-def test_one_lane_may_be_cut_alone(ethernet: EthernetCable) -> None:
+def test_one_direction_may_be_dead_alone(ethernet: EthernetCable) -> None:
     near, far = (end.socket for end in ethernet.ends)
-    ethernet.lanes[0].up = False
+    silence = ethernet.strike(LinkFault(FaultKind.HALF_OPEN), toward="b")
     near.send(b"lost")
     far.send(b"kept")
     assert near.recv(100) == b"kept"
-    far.settimeout(0.05)
-    with pytest.raises(TimeoutError):
-        far.recv(100)
+    until(lambda: silence.struck == 1)
+    silence.end()
+    near.send(b"kept")
+    assert far.recv(100) == b"kept"
+
+
+def test_a_fault_is_over_when_its_frames_were_hit_or_its_time_has_passed(ethernet: EthernetCable) -> None:
+    near, far = (end.socket for end in ethernet.ends)
+    drop = ethernet.strike(LinkFault(FaultKind.DROP, count=2))
+    cut = ethernet.strike(LinkFault(FaultKind.CUT, for_s=0.05), toward="a")
+    for number in range(3):
+        near.send(bytes([number]))
+    assert drop.wait() == 2
+    assert far.recv(100) == b"\2"
+    assert cut.wait() == 0
+    far.send(b"kept")
+    assert near.recv(100) == b"kept"
+
+
+def test_a_slow_cable_carries_frames_whole() -> None:
+    slow = LinkFault(FaultKind.RATE, 800_000)
+    with EthernetCable(standing=[slow]) as cable:
+        near, far = (end.socket for end in cable.ends)
+        started = time.monotonic()
+        for number in range(10):
+            near.send(bytes([number]) * 1500)
+        assert [far.recv(65536) for _ in range(10)] == [bytes([number]) * 1500 for number in range(10)]
+        assert time.monotonic() - started > 0.149
+
+
+def test_a_fault_that_is_not_of_the_cable_is_refused() -> None:
+    with EthernetCable(kinds=[FaultKind.DROP]) as cable, pytest.raises(KeyError):
+        cable.strike(CUT)
 
 
 def test_what_reaches_an_end_without_a_kernel_can_be_discarded(ethernet: EthernetCable) -> None:
     near, far = (end.socket for end in ethernet.ends)
     near.send(b"old")
     near.send(b"older")
-    until(lambda: ethernet.lanes[0].passed_bytes == 8)
+    until(lambda: ethernet.strands["b"].passed_bytes == 8)
     ethernet.ends[1].discard_waiting()
     near.send(b"new")
     assert far.recv(100) == b"new"
@@ -97,7 +133,7 @@ def test_what_reaches_an_end_without_a_kernel_can_be_discarded(ethernet: Etherne
 
 def test_a_delayed_lane_keeps_order_and_time(ethernet: EthernetCable) -> None:
     near, far = (end.socket for end in ethernet.ends)
-    ethernet.lanes[0].delay_s = 0.05
+    ethernet.strike(LinkFault(FaultKind.DELAY, 0.05), toward="b")
     started = time.monotonic()
     for number in range(20):
         near.send(bytes([number]))
@@ -107,24 +143,21 @@ def test_a_delayed_lane_keeps_order_and_time(ethernet: EthernetCable) -> None:
 
 def test_lost_and_spoilt_frames_repeat_with_the_seed() -> None:
     def run() -> list[bytes]:
-        with EthernetCable(seed=7) as cable:
+        with EthernetCable(kinds=KINDS, seed=7) as cable:
             near, far = (end.socket for end in cable.ends)
-            cable.lanes[0].drop = cable.lanes[0].corrupt = 0.3
-            for number in range(100):
+            cable.strike(LinkFault(FaultKind.DROP, count=2))
+            cable.strike(LinkFault(FaultKind.FLIP, count=3))
+            cable.strike(LinkFault(FaultKind.GARBAGE, 64, count=1))
+            for number in range(8):
                 near.send(bytes([number]) * 100)
-            far.settimeout(0.2)
-            frames = []
-            try:
-                while True:
-                    frames.append(far.recv(200))
-            except TimeoutError:
-                return frames
+            return [far.recv(200) for _ in range(7)]
 
     first = run()
     assert run() == first
-    assert 50 < len(first) < 90
-    spoilt = [frame for frame in first if len(set(frame)) > 1]
-    assert 5 < len(spoilt) < 40
+    junk, *spoilt, _, _, _ = first
+    assert len(junk) == 64
+    assert [one.count(number) for number, one in enumerate(spoilt, 2)] == [99, 99, 99]
+    assert first[4:] == [bytes([number]) * 100 for number in (5, 6, 7)]
 
 
 def test_all_bytes_cross_a_serial_cable_both_ways(serial: SerialCable) -> None:
@@ -147,19 +180,37 @@ def test_a_serial_cable_holds_its_rate() -> None:
 def test_a_receiver_that_does_not_read_loses_bytes_and_no_more_than_2048_wait(serial: SerialCable) -> None:
     near, far = (end.socket for end in serial.ends)
     near.sendall(bytes(10_000))
-    until(lambda: serial.lanes[0].passed_bytes + serial.lanes[0].lost_bytes == 10_000)
-    assert serial.ends[1].unread_bytes() == serial.lanes[0].passed_bytes <= 2048
-    assert len(received(far, 2048)) == serial.lanes[0].passed_bytes
+    until(lambda: serial.strands["b"].passed_bytes + serial.strands["b"].lost_bytes == 10_000)
+    assert serial.ends[1].unread_bytes() == serial.strands["b"].passed_bytes <= 2048
+    assert len(received(far, 2048)) == serial.strands["b"].passed_bytes
 
 
-def test_a_serial_lane_drops_and_spoils_single_bytes(serial: SerialCable) -> None:
-    lane = serial.lanes[0]
-    lane.drop = lane.corrupt = 0.1
-    out = lane.through(bytes(2000))
-    assert 1700 < len(out) < 1900
-    assert 100 < sum(byte != 0 for byte in out) < 260
-    lane.up = False
-    assert lane.through(b"x") == b""
+def test_a_serial_cable_spoils_runs_of_bytes(serial: SerialCable) -> None:
+    near, far = (end.socket for end in serial.ends)
+    flip = serial.strike(LinkFault(FaultKind.FLIP, count=1), toward="b")
+    near.sendall(bytes(100))
+    assert flip.wait() == 1
+    assert sum(byte.bit_count() for byte in received(far, 100)) == 1
+    drop = serial.strike(LinkFault(FaultKind.DROP, count=1))
+    far.sendall(b"lost")
+    assert drop.wait() == 1
+    far.sendall(b"kept")
+    assert received(near, 4) == b"kept"
+
+
+def test_a_serial_cable_is_at_its_rate_again_after_a_slower_time() -> None:
+    with SerialCable(1_000_000, kinds=KINDS) as cable:
+        near, far = (end.socket for end in cable.ends)
+        slow = cable.strike(LinkFault(FaultKind.RATE, 8000.0))
+        started = time.monotonic()
+        near.sendall(bytes(200))
+        assert len(received(far, 200)) == 200
+        assert time.monotonic() - started > 0.19
+        slow.end()
+        started = time.monotonic()
+        near.sendall(bytes(2000))
+        assert len(received(far, 2000)) == 2000
+        assert time.monotonic() - started < 1.0
 
 
 def test_a_pacer_catches_up_by_a_short_burst_only() -> None:
@@ -189,7 +240,7 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with ExitStack() as stack:
-        ethernet = stack.enter_context(EthernetCable())
+        ethernet = stack.enter_context(EthernetCable(kinds=KINDS))
         serial = stack.enter_context(SerialCable(115_200))
         a, b = (
             stack.enter_context(Kernel(name, tmp_path_factory.mktemp(name), cables=[ethernet.ends[end], serial.ends[end]]))
@@ -202,10 +253,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @lab
 def test_two_kernels_ping_until_the_cable_is_cut_and_again_when_it_is_healed(pair: Pair) -> None:
     pair.ping()
-    pair.ethernet.cut()
+    cut = pair.ethernet.strike(CUT)
     with pytest.raises(ProgramFailed):
         pair.ping()
-    pair.ethernet.heal()
+    cut.end()
     pair.ping()
 
 

@@ -5,8 +5,25 @@ the flow, and sends on what `arrived`.
 """
 
 from hwvirt.link.faults.lane import Flow, Lane
-from hwvirt.link.faults.model import FAULTS, Extent, FaultKind, Form, LinkFault
+from hwvirt.link.faults.lanes import Blow, Lanes
+from hwvirt.link.faults.model import FAULTS, SEALED, Extent, FaultKind, Form, LinkFault, Medium
 from hwvirt.link.faults.stages import Strike
 from hwvirt.link.faults.units import Cutter, Frames, Runs
 
-__all__ = ["FAULTS", "Cutter", "Extent", "FaultKind", "Flow", "Form", "Frames", "Lane", "LinkFault", "Runs", "Strike"]
+__all__ = [
+    "FAULTS",
+    "SEALED",
+    "Blow",
+    "Cutter",
+    "Extent",
+    "FaultKind",
+    "Flow",
+    "Form",
+    "Frames",
+    "Lane",
+    "Lanes",
+    "LinkFault",
+    "Medium",
+    "Runs",
+    "Strike",
+]

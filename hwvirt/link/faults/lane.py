@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from hwvirt.link.faults.model import FaultKind
+from hwvirt.link.faults.model import FaultKind, Medium
 from hwvirt.link.faults.stages import STAGES, Strike, Unit
 from hwvirt.link.faults.units import Cutter
 
@@ -21,9 +21,9 @@ class Lane:
     `kinds` are the faults that can strike here; the same `seed` draws the same bits and bytes.
     """
 
-    def __init__(self, kinds: Collection[FaultKind], seed: str) -> None:
+    def __init__(self, kinds: Collection[FaultKind], seed: str, medium: Medium = Medium.STREAM) -> None:
         chance = random.Random(seed)
-        self._stages = {stage.kind: stage(chance) for stage in STAGES if stage.kind in kinds}
+        self._stages = {stage.kind: stage(chance, medium) for stage in STAGES if stage.kind in kinds}
         self._chain = list(self._stages.values())
 
     def add(self, strike: Strike) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hwvirt.units import format_duration
 
-__all__ = ["FAULTS", "Extent", "FaultKind", "Form", "LinkFault", "format_rate"]
+__all__ = ["FAULTS", "SEALED", "Extent", "FaultKind", "Form", "LinkFault", "Medium", "format_rate"]
 
 
 class FaultKind(Enum):
@@ -36,6 +36,13 @@ class Extent(Enum):
     COUNT = "count"  # after so many frames
 
 
+class Medium(Enum):
+    """What a cable carries."""
+
+    STREAM = "stream"  # bytes: a unit may come in bit by bit, in several pieces
+    PACKETS = "packets"  # a unit arrives whole or not at all
+
+
 class Form(NamedTuple):
     """What goes with a kind of fault: how it ends, and its words for people."""
 
@@ -58,6 +65,10 @@ FAULTS: dict[FaultKind, Form] = {
     FaultKind.FORGE: Form(Extent.COUNT, "forged reply before {count}"),
     FaultKind.RATE: Form(Extent.TIME, "slow link to {rate}"),
 }
+
+
+SEALED = frozenset({FaultKind.REPLAY, FaultKind.FORGE})
+"""Faults of a cable that reads the session: one of bare Ethernet frames or bytes knows no former frames and no replies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 from typing_extensions import override
 
 from hwvirt.link.faults.forgery import Remembered, forged
-from hwvirt.link.faults.model import FaultKind, LinkFault
+from hwvirt.link.faults.model import FaultKind, LinkFault, Medium
 
 __all__ = ["STAGES", "Stage", "Strike", "Unit"]
 
@@ -51,8 +51,9 @@ class Stage:
 
     kind: ClassVar[FaultKind]
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
         self.chance = chance
+        self.medium = medium
         self._strikes: list[Strike] = []
 
     def add(self, strike: Strike) -> None:
@@ -136,8 +137,8 @@ class _Duplicate(Stage):
 class _Reorder(Stage):
     kind = FaultKind.REORDER
 
-    def __init__(self, chance: random.Random) -> None:
-        super().__init__(chance)
+    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
+        super().__init__(chance, medium)
         self._held: list[Unit] = []
 
     @override
@@ -193,8 +194,8 @@ class _Garbage(Stage):
 class _Replay(Stage):
     kind = FaultKind.REPLAY
 
-    def __init__(self, chance: random.Random) -> None:
-        super().__init__(chance)
+    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
+        super().__init__(chance, medium)
         self._remembered = Remembered()
 
     @override
@@ -224,17 +225,19 @@ class _Forge(Stage):
 
 
 class _Rate(Stage):
-    """Cuts what passes into short runs, so that a long frame comes in bit by bit as on a line."""
+    """Cuts what passes in a stream into short runs, so that a long frame comes in bit by bit as on a line."""
 
     kind = FaultKind.RATE
 
-    def __init__(self, chance: random.Random) -> None:
-        super().__init__(chance)
+    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
+        super().__init__(chance, medium)
         self._free_at = 0.0
 
     @override
     def struck(self, unit: Unit, amount: float) -> Iterable[Unit]:
         run_bytes = max(_LEAST_RUN_BYTES, int(amount / 8 * _THROTTLED_RUN_S))
+        if self.medium is Medium.PACKETS:
+            run_bytes = len(unit.data)
         runs = []
         self._free_at = max(self._free_at, unit.due)
         for start in range(0, len(unit.data), run_bytes):

@@ -6,7 +6,7 @@ import pytest
 
 from hwvirt.link import messages as m
 from hwvirt.link.codec import Kind, decode, encode
-from hwvirt.link.faults import FAULTS, Extent, FaultKind, Flow, Frames, Lane, LinkFault, Runs, Strike
+from hwvirt.link.faults import FAULTS, Extent, FaultKind, Flow, Frames, Lane, LinkFault, Medium, Runs, Strike
 from hwvirt.link.faults.stages import STAGES
 from hwvirt.link.wire import read_header, write_frame
 from tests.link.link_samples import MESSAGES, write_of
@@ -195,6 +195,15 @@ def test_rate_is_that_of_the_line() -> None:
     for due, size_bytes in times:
         assert size_bytes <= 1000, f"{size_bytes} bytes at once after {due} s"
     assert sum(size_bytes for due, size_bytes in times if due <= 0.25) == pytest.approx(250_000, abs=1000)
+
+
+def test_a_slow_cable_of_packets_delivers_each_one_whole_behind_its_last_bit() -> None:
+    lane = Lane([FaultKind.RATE], "1", Medium.PACKETS)
+    lane.add(Strike(LinkFault(FaultKind.RATE, 8e6), 0.0))
+    flow = Flow(lane, Runs())
+    flow.send(bytes(1500), 0.0)
+    flow.send(bytes(9000), 0.0)
+    assert _times(flow, 1.0) == [(0.0015, 1500), (0.0105, 9000)]
 
 
 def test_a_rate_that_is_struck_replaces_the_one_that_stands() -> None:
