@@ -75,6 +75,6 @@ def test_pulled_disk_and_the_one_that_comes_are_told_during_a_run_and_hosts_get_
         assert report["counts"]["failed"] > 0, report
         assert any("not ready (2/04/03)" in reason for reason in report["reasons"]), report["reasons"]
         log_of_b = (kernel.share / "runs/latest/b.log").read_text()
-        assert "controller.flush-failed  store=True reason=not ready (2/04/03)" in log_of_b
+        assert "controller.flush-failed  what=the store reason=not ready (2/04/03)" in log_of_b
         for name in ("a", "b"):
             assert "bug in hwvirt" not in (kernel.share / f"runs/latest/{name}.log").read_text()
