@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,25 @@ async def _flush_until_done(run: Performance, step: FlushUntilDone) -> None:
         done = counts.flushes
 
 
-STEPS.update({PowerCut: _power_cut, DurableWrites: _durable_writes, FlushUntilDone: _flush_until_done})  # type: ignore[dict-item]  # steps of these tests
+@dataclass(frozen=True)
+class Do:
+    """A step that rig files do not have: whatever a test does to a run, or looks up in it, at that point."""
+
+    what: Callable[[Performance], Awaitable[None]]
+    controller: str = "a"
+
+
+async def _do(run: Performance, step: Do) -> None:
+    await step.what(run)
+
+
+_STEPS_OF_TESTS: dict[Any, Any] = {
+    PowerCut: _power_cut,
+    DurableWrites: _durable_writes,
+    FlushUntilDone: _flush_until_done,
+    Do: _do,
+}
+STEPS.update(_STEPS_OF_TESTS)
 
 
 @dataclass
@@ -167,6 +185,12 @@ class Ran:
     folder: Path
     report: dict[str, Any]
     events: list[Event]
+
+    @property
+    def reason(self) -> str:
+        """The one reason why it is no pass."""
+        (reason,) = self.report["reasons"]
+        return str(reason)
 
     @property
     def verdicts(self) -> dict[str, str]:

@@ -1,0 +1,119 @@
+"""A run that is interrupted takes everything down, says so, and is not cut short by a second signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwvirt.controller.control import call
+from tests.rig.run.kit import FILL, JUDGE, REDIRECT, assert_nothing_left, rig_of, workload
+
+END_S = 60.0
+OPS = 1_000_000
+_LOOK_S = 0.02
+
+
+class Running:
+    """`hwvirt run` as a process, seen through its run folder."""
+
+    def __init__(self, process: subprocess.Popen[str], runs: Path) -> None:
+        self.process = process
+        self._runs = runs
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return (self._runs / "latest").resolve()
+
+    def wait_for(self, event: Callable[[dict[str, Any]], bool], times: int = 1) -> None:
+        """Returns when events.ndjson has so many such events."""
+        deadline = time.monotonic() + END_S
+        while sum(map(event, self._events())) < times:
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(_LOOK_S)
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        path = self._runs / "latest/events.ndjson"
+        for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+    def pids(self) -> dict[str, int]:
+        """The controllers' processes."""
+        sockets = {path.stem: json.loads(path.read_bytes())["control"] for path in self.folder.glob("[ab].json")}
+        return {name: call(Path(socket), "status")["pid"] for name, socket in sockets.items()}
+
+
+@contextmanager
+def running(tmp_path: Path) -> Iterator[Running]:
+    """A run in the middle of a workload that takes a minute at least."""
+    rig, runs = tmp_path / "rig.yaml", tmp_path / "runs"
+    rig.write_text(rig_of(FILL, REDIRECT, workload(OPS, blocks="1..1"), JUDGE))
+    with subprocess.Popen(
+        [sys.executable, "-m", "hwvirt", "run", str(rig), "--runs", str(runs), "--no-live"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            run = Running(process, runs)
+            run.wait_for(lambda event: event["name"] == "step.progress" and event["fields"]["total"] == OPS)
+            yield run
+        except BaseException:
+            process.terminate()  # not killed: it has processes of its own to end
+            raise
+
+
+def _interrupted(event: dict[str, Any]) -> bool:
+    return bool(event["name"] == "rig.failed" and event["fields"]["reason"] == "interrupted")
+
+
+def assert_ends(run: Running, pids: dict[str, int]) -> None:
+    """It ends with 130, tells so in its report, and nothing is left."""
+    out, err = run.process.communicate(timeout=END_S)
+    assert (run.process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    report = json.loads((run.folder / "report.json").read_bytes())
+    assert (report["verdict"], report["exit_code"], report["reasons"]) == ("interrupted", 130, ["interrupted"])
+    assert [(step["name"], step["failure"], step["blocked"]) for step in report["steps"]] == [
+        ("fill", "", False),
+        ("redirect", "", False),
+        ("workload", "interrupted", False),
+        ("judge", "", True),
+    ]
+    assert report["counts"]["acknowledged"] > 0
+    assert (run.folder / "junit.xml").exists()
+    assert_nothing_left(run.folder, pids.values())
+    assert sorted(pids) == ["a", "b"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interrupted_run_takes_everything_down_first(number: signal.Signals, tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        pids = run.pids()
+        run.process.send_signal(number)
+        assert_ends(run, pids)
+
+
+def test_second_interruption_does_not_cut_the_teardown_short(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        pids = run.pids()
+        os.kill(pids["b"], signal.SIGSTOP)  # now the teardown has to wait
+        try:
+            for times in (1, 2):
+                run.process.send_signal(signal.SIGINT)
+                run.wait_for(_interrupted, times)
+        finally:
+            os.kill(pids["b"], signal.SIGCONT)
+        assert_ends(run, pids)
