@@ -117,14 +117,18 @@ KILLS = [
 _known: dict[tuple[str, str], Ran] = {}
 
 
+def mutant_program(mutant: str) -> tuple[str, ...]:
+    """What runs a mutant; its configuration follows."""
+    path = f"PYTHONPATH={ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return ("env", path, sys.executable, "-m", "tests.meta.mutants", mutant)
+
+
 def judged(mutant: str, story: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The run of a mutant in a story; each is run once."""
     if (mutant, story) not in _known:
         steps, insert, link = STORIES[story]
         text = rig_of(*steps, first="256KiB", second="1MiB", link=link)
-        program = ("env", f"PYTHONPATH={ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", sys.executable)
-        folder = tmp_path_factory.mktemp(mutant)
-        ran = run(text, folder, program=(*program, "-m", "tests.meta.mutants", mutant), insert=insert)
+        ran = run(text, tmp_path_factory.mktemp(mutant), program=mutant_program(mutant), insert=insert)
         _known[mutant, story] = ran
         convicted = sorted({(card["property"], card["kind"]) for card in ran.report["cards"]})
         print(f"\n{mutant:<30} {story:<20} {ran.report['verdict']:<15}", *(f"{name}/{kind}" for name, kind in convicted))
@@ -165,4 +169,4 @@ def test_every_mutant_is_in_a_test() -> None:
 
 
 NOT_CONVICTED = ("nothing", "unreadable_block", "flush_not_sent", "deaf", "wrong_secret")
-"""The control, and those whose runs end with another exit code."""
+"""The control, and those whose runs end with another exit code: test_planted.py has them."""

@@ -1,0 +1,197 @@
+"""Defects planted from outside, between the last write and the judge: the controllers and the runner are the right ones.
+
+And runs of wrong controllers that end before, or without, a verdict about their blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from hwvirt.errors import ExitCode
+from hwvirt.rig import bench
+from hwvirt.rig.disks import BenchDisk
+from hwvirt.rig.steps import Performance
+from tests.meta.planting import LBA
+from tests.meta.test_mutants import mutant_program
+from tests.rig.run.kit import FILL, FLUSH, JUDGE, REDIRECT, Do, PowerCut, Ran, rig_of, run, workload
+
+BLOCK_BYTES = 4096
+WORK = workload(400, depth=8, blocks="1..1", mix="70/30/0/0")
+GARBAGE = bytes(range(256)) * (BLOCK_BYTES // 256)
+
+
+class Second:
+    """The second disk's image, and where A's map says that blocks lie there."""
+
+    def __init__(self, run: Performance) -> None:
+        self._run = run
+        self._image = image_of(run, "second")
+
+    async def read(self, lba: int) -> bytes:
+        """The block of the first volume."""
+        at = await self._offset(lba)
+        return self._image.read_bytes()[at : at + BLOCK_BYTES]
+
+    async def write(self, lba: int, block: bytes) -> None:
+        """Writes it where it lies."""
+        overwrite(self._image, await self._offset(lba), block)
+
+    async def _offset(self, lba: int) -> int:
+        rows = await self._run.stage.bench.machines["a"].control.pages("map", lun=0)
+        (position,) = (place + lba - first for first, blocks, place, *_ in rows if first <= lba < first + blocks)
+        return int(self._run.stage.store_window("b").lba + position) * BLOCK_BYTES
+
+
+def image_of(run: Performance, disk: str) -> Path:
+    """The file that is a disk of this run."""
+    made = run.stage.bench.disks[disk]
+    assert isinstance(made, BenchDisk)
+    return Path(made.path)
+
+
+def overwrite(image: Path, at: int, block: bytes) -> None:
+    """Writes into a disk's image behind everybody's back."""
+    with image.open("r+b") as file:
+        file.seek(at)
+        file.write(block)
+
+
+async def spoil_first_disk(run: Performance) -> None:
+    """Writes garbage to LBA of the first volume."""
+    overwrite(image_of(run, "first"), LBA * BLOCK_BYTES, GARBAGE)
+
+
+def small(*steps: str) -> str:
+    return rig_of(*steps, first="256KiB", second="1MiB")
+
+
+def planted(plant: Callable[[Performance], Awaitable[None]], tmp_path: Path) -> Ran:
+    """A story with two workloads, everything flushed, and then the defect."""
+    text = small(FILL, REDIRECT, WORK, FLUSH, WORK, FLUSH, JUDGE)
+    return run(text, tmp_path, insert=[(6, Do(plant))])
+
+
+def assert_convicted(ran: Ran, *cards: tuple[str, str, set[int]]) -> None:
+    """The run ends with 1, has these cards and no other, and each says which block was expected."""
+    assert (ran.code, ran.report["verdict"]) == (ExitCode.BROKEN, "broken")
+    assert {(card["property"], card["kind"]) for card in ran.report["cards"]} == {card[:2] for card in cards}
+    for name, kind, lbas in cards:
+        assert ran.lbas(name, kind) == lbas
+        assert f"{name} is broken" in ran.report["reasons"]
+    for card in ran.report["cards"]:
+        assert all(owner["lba"] == card["lba"] for owner in card["expected"])
+        assert card["replay"].endswith("rig.yaml --seed 5")
+    assert f" at lba {LBA}: " in (ran.folder / "cards.txt").read_text()
+
+
+def test_nothing_planted_is_a_pass(tmp_path: Path) -> None:
+    async def plant(run: Performance) -> None:
+        second = Second(run)
+        await second.write(LBA, await second.read(LBA))
+
+    ran = planted(plant, tmp_path)
+    assert (ran.code, ran.report["reasons"]) == (ExitCode.PASSED, [])
+
+
+def test_wrong_block_on_the_second_disk(tmp_path: Path) -> None:
+    async def plant(run: Performance) -> None:
+        await Second(run).write(LBA, GARBAGE)
+
+    assert_convicted(planted(plant, tmp_path), ("content", "foreign", {LBA}), ("exact", "torn", {LBA}))
+
+
+def test_one_wrong_bit_on_the_second_disk(tmp_path: Path) -> None:
+    async def plant(run: Performance) -> None:
+        *most, last = await Second(run).read(LBA)
+        await Second(run).write(LBA, bytes([*most, last ^ 1]))
+
+    assert_convicted(planted(plant, tmp_path), ("content", "torn", {LBA}), ("exact", "torn", {LBA}))
+
+
+def test_two_blocks_of_the_second_disk_that_changed_places(tmp_path: Path) -> None:
+    async def plant(run: Performance) -> None:
+        second = Second(run)
+        one, other = await second.read(LBA), await second.read(LBA + 1)
+        await second.write(LBA, other)
+        await second.write(LBA + 1, one)
+
+    both = {LBA, LBA + 1}
+    assert_convicted(planted(plant, tmp_path), ("content", "misdirected", both), ("exact", "torn", both))
+
+
+def test_acknowledged_write_that_the_second_disk_lost(tmp_path: Path) -> None:
+    older: list[bytes] = []
+
+    async def remember(run: Performance) -> None:
+        older.append(await Second(run).read(LBA))
+
+    async def plant(run: Performance) -> None:
+        assert await Second(run).read(LBA) != older[0]
+        await Second(run).write(LBA, older[0])
+
+    text = small(FILL, REDIRECT, WORK, FLUSH, WORK, FLUSH, JUDGE)
+    ran = run(text, tmp_path, insert=[(4, Do(remember)), (7, Do(plant))])
+    assert_convicted(ran, ("content", "stale", {LBA}), ("exact", "torn", {LBA}))
+
+
+def test_write_to_the_first_disk(tmp_path: Path) -> None:
+    assert_convicted(planted(spoil_first_disk, tmp_path), ("untouched", "changed", {LBA}), ("frozen", "changed", {LBA}))
+
+
+def test_first_block_that_is_lost_after_a_commit(tmp_path: Path) -> None:
+    async def plant(run: Performance) -> None:
+        overwrite(image_of(run, "first"), LBA * BLOCK_BYTES, bytes(BLOCK_BYTES))
+
+    text = small(FILL, REDIRECT, WORK, "commit: {lun: 0}", JUDGE)
+    ran = run(text, tmp_path, insert=[(4, Do(plant))])
+    assert_convicted(ran, ("settled", "zeroes", {LBA}), ("consistent", "order", {LBA}))
+
+
+# Wrong controllers about which there is no verdict.
+
+
+def test_teardown_that_hangs_is_ended_by_force_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench, "STOP_S", 1.0)
+    ran = run(small(FILL, REDIRECT, WORK, JUDGE), tmp_path, program=mutant_program("deaf"))
+    assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
+    assert ran.reason == f"controller b did not stop within 1 s and was killed. Its log: {ran.folder}/b.log."
+    assert set(ran.verdicts.values()) == {"held"}  # which is no pass
+
+
+def test_teardown_that_hangs_does_not_hide_a_broken_property(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench, "STOP_S", 1.0)
+    text = small(FILL, REDIRECT, WORK, JUDGE)
+    ran = run(text, tmp_path, program=mutant_program("deaf"), insert=[(3, Do(spoil_first_disk))])
+    assert (ran.code, ran.report["reasons"]) == (ExitCode.BROKEN, ["untouched is broken", "frozen is broken"])
+    assert any("did not stop within" in event.fields["reason"] for event in ran.events if event.name == "rig.failed")
+
+
+def test_controllers_with_different_secrets_do_not_come_up(tmp_path: Path) -> None:
+    ran = run(small(FILL, JUDGE), tmp_path, program=mutant_program("wrong_secret"))
+    assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
+    assert ran.reason.startswith("controller a did not start: ")
+    assert "does not accept the secret of this controller. Give both controllers the same secret." in ran.reason
+    assert [step["blocked"] for step in ran.report["steps"]] == [True, True]
+
+
+def test_acknowledged_block_that_cannot_be_read_is_no_pass(tmp_path: Path) -> None:
+    text = small(FILL, REDIRECT, WORK, JUDGE)
+    ran = run(text, tmp_path, program=mutant_program("unreadable_block"))
+    assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
+    assert ran.reason == "while nothing disturbed it, a/0 LBA 0 to 63 could not be read."
+    assert ran.report["counts"]["failed"] > 1  # the workload met it, too
+
+
+def test_map_that_is_durable_before_the_store_ends_with_a_refusal_and_never_with_a_guess(tmp_path: Path) -> None:
+    text = small(FILL, REDIRECT, WORK, FLUSH, JUDGE)
+    ran = run(text, tmp_path, program=mutant_program("flush_not_sent"), insert=[(4, PowerCut())])
+    assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
+    said = r"controller b refuses volume 0: the ledger ends at sequence (\d+), the map of volume 0 at (\d+): "
+    said += r"the ledger is lost or another one\. Restore its state directory, or discard the redirection\. "
+    (found,) = re.finditer(said, ran.reason)
+    assert int(found[1]) < int(found[2])
+    assert ran.report["steps"][-1]["blocked"]
