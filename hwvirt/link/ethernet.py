@@ -19,6 +19,10 @@ from hwvirt.link.tls import load_credentials
 
 __all__ = ["Backoff", "Dialler", "Listener"]
 
+_BACKLOG = 1024
+"""Connections that wait to be taken: where more come at once, the kernel lets the peer try again after a second."""
+
+
 def _ports(link: EthernetLink, connected: Connected, place: str | None) -> Callable[[], TcpPort]:
     """What makes the ports of a link. Raises UsageError for TLS files that cannot be used."""
     if link.tls is None:
@@ -43,7 +47,7 @@ class Listener:
         """Listens from now on; `port` is then the real one. Raises LinkError when the address cannot be had."""
         host, port = self._link.host, self._link.port
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._port_of, host, port)
+            self._server = await asyncio.get_running_loop().create_server(self._port_of, host, port, backlog=_BACKLOG)
         except OSError as error:
             raise _cannot_listen(error, address_text(host, port)) from error
         self.port = self._server.sockets[0].getsockname()[1]
