@@ -1,7 +1,7 @@
 """Runs inside a kernel of the lab: both controllers' storage in one process, on two SCSI disks that fail as they are told.
 
-    host command -> DeviceServer -> RedirectVolume -+- DiskVolume -> SgDisk -> /dev/sgN (first)
-                                                    +- LocalStore -> DiskVolume -> SgDisk -> /dev/sgM (second)
+    host command -> DeviceServer -> RedirectVolume -+- DiskVolume -> RemovableDisk -> SgDisk (first)
+                                                    +- LocalStore -> DiskVolume -> RemovableDisk -> SgDisk (second)
 
 A row a line on standard input, what its host saw a line on standard output.
 """
@@ -28,6 +28,8 @@ from hwvirt.controller.map_journal import MapJournal
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State
 from hwvirt.controller.store import LocalStore
+from hwvirt.disk.discovery.place import Place
+from hwvirt.disk.discovery.removable import RemovableDisk
 from hwvirt.disk.faulty import Rule
 from hwvirt.disk.passthrough import SgDisk
 from hwvirt.disk.volume import DiskVolume
@@ -191,7 +193,7 @@ async def play(row: Row, bench: Bench) -> list[str]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
         volumes = {}
         for side, window in ((Side.FIRST, FIRST), (Side.SECOND, STORE)):
-            sg = Impatient(disks[side].sg)
+            sg = RemovableDisk(Impatient(disks[side].sg), Place(disks[side].sg).occupied)  # as controllers have it
             stack.callback(sg.close)
             volumes[side] = DiskVolume(sg, window, row.block_bytes)
             stack.callback(volumes[side].close)

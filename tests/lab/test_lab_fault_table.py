@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from hwvirt.controller.states import State
+from hwvirt.disk.discovery.removable import REMOVED
 from hwvirt.disk.faulty import FOR_EVER, Moment, Rule
 from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import Kernel
@@ -20,6 +21,7 @@ from hwvirt.scsi.sense import (
     INTERNAL_TARGET_FAILURE,
     NOT_READY,
     RESET_OCCURRED,
+    SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
     UNRECOVERED_READ_ERROR,
     WRITE_ERROR,
     WRITE_PROTECTED,
@@ -42,6 +44,8 @@ SILENCE = "silent"
 UNREADABLE = "medium error, unrecovered read error (3/11/00), information {:#x}"
 UNWRITABLE = "medium error, write error (3/0c/00), information {:#x}"
 MAY_BE_LOST = "hardware error, write error (4/0c/00)"
+NO_ROOM = SPACE_ALLOCATION_FAILED_WRITE_PROTECT
+PULLED = str(REMOVED)
 NO_ANSWER = "hardware error, logical unit communication failure (4/08/00)"
 
 ROWS = {
@@ -99,6 +103,15 @@ ROWS = {
     # Silence: an answer of ours at the deadline.
     "silence-of-the-first-disk-is-a-failure-at-the-deadline": Row(
         FIRST, (Rule(SILENCE, READ),), ("read 8 8", "read 8 8"), (NO_ANSWER, "GOOD"),
+    ),
+    "silence-of-the-first-disk-while-writing-is-a-failure-that-may-have-happened": Row(
+        FIRST, (Rule(SILENCE, WRITE),), ("write 8 8", "read 8 8", "write 8 8", "read 8 8", "flush"),
+        (NO_ANSWER, "GOOD", "GOOD", "GOOD", "GOOD"), state=State.OWN,
+    ),
+    "silence-of-the-first-disk-while-flushing-fails-the-hosts-flush-and-the-next": Row(  # the kernel may have reset it
+        FIRST, (Rule(SILENCE, FLUSH),), ("flush", "read 8 8", "flush", "flush"),
+        (NO_ANSWER, "GOOD", MAY_BE_LOST, "GOOD"),
+        before=("write 8 8",), state=State.OWN,
     ),
     "silence-of-the-second-disk-while-reading-is-a-failure-at-the-deadline": Row(
         SECOND, (Rule(SILENCE, READ),), ("read 8 8", "read 8 8", "flush"), (NO_ANSWER, "GOOD", "GOOD"),
@@ -178,6 +191,10 @@ ROWS = {
     "read-that-the-first-disk-aborted-may-be-sent-again": Row(
         FIRST, (Rule(ABORTED, READ),), ("read 8 8", "read 8 8"), (str(ABORTED), "GOOD"),
     ),
+    "write-that-the-first-disk-aborted-may-be-sent-again": Row(
+        FIRST, (Rule(ABORTED, WRITE),), ("write 8 8", "read 8 8", "write 8 8", "read 8 8"),
+        (str(ABORTED), "GOOD", "GOOD", "GOOD"), state=State.OWN,
+    ),
     "read-that-the-second-disk-aborted-may-be-sent-again": Row(
         SECOND, (Rule(ABORTED, READ),), ("read 8 8", "read 8 8"), (str(ABORTED), "GOOD"), before=("write 8 8",),
     ),
@@ -197,17 +214,32 @@ ROWS = {
         FIRST, (), ("unmap 8 4", "read 4 16", "flush"), ("GOOD", "GOOD", "GOOD"),
         before=("write 4 12",), state=State.OWN, block_bytes=4096,
     ),
+    "thin-first-disk-without-room-is-told": Row(
+        FIRST, (Rule(NO_ROOM, WRITE),), ("write 8 8", "read 8 8", "flush"),
+        (str(NO_ROOM), "GOOD", "GOOD"), state=State.OWN,
+    ),
+    "thin-second-disk-without-room-is-told-and-nothing-acknowledged-is-lost": Row(
+        SECOND, (Rule(NO_ROOM, WRITE, times=FOR_EVER),),
+        ("write 8 8", "write 32 4", "read 8 8", "read 30 8", "flush"),
+        (f"{NO_ROOM}, information 0x8", f"{NO_ROOM}, information 0x20",
+         "GOOD", "GOOD", "GOOD"),
+        before=("write 30 8",),
+    ),
     "unmapped-redirected-blocks-read-zero": Row(
         SECOND, Event.NOTHING, ("unmap 8 4", "read 4 16", "flush"), ("GOOD", "GOOD", "GOOD"), before=("write 4 12",),
     ),
     # Pulled disks.
     "pulled-first-disk-fails-and-redirected-blocks-stay-readable": Row(
         FIRST, Event.REMOVAL, ("read 8 8", "read 30 8", "write 8 8", "read 8 8", "flush"),
-        (NO_ANSWER, "GOOD", "GOOD", "GOOD", "GOOD"), before=("write 30 8",),
+        (PULLED, "GOOD", "GOOD", "GOOD", "GOOD"), before=("write 30 8",),
+    ),
+    "pulled-first-disk-fails-writes-and-flushes-without-redirection": Row(
+        FIRST, Event.REMOVAL, ("write 8 8", "read 8 8", "flush"), (f"{PULLED}", PULLED, PULLED),
+        before=("write 30 8",), state=State.OWN,
     ),
     "pulled-second-disk-fails-and-blocks-that-were-not-redirected-stay-readable": Row(
         SECOND, Event.REMOVAL, ("read 30 8", "read 8 8", "write 8 8", "flush"),
-        (NO_ANSWER, "GOOD", f"{NO_ANSWER}, information 0x8", NO_ANSWER), before=("write 30 8",),
+        (PULLED, "GOOD", f"{PULLED}, information 0x8", PULLED), before=("write 30 8",),
     ),
 }  # fmt: skip
 

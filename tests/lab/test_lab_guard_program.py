@@ -95,6 +95,7 @@ def test_what_scan_prints_is_armed_and_disarmed(machine: Machine, found: list[di
     pasted = machine.fine("scan --yaml")
     machine.rig("desk", pasted)
     machine.rig("cellar", pasted)
+    assert "own   disk-1  2048       2048    1MiB" in machine.fine("check desk.yaml")
     first, second = (f"{disk['block']} ({disk['serial']}, 8.4 MB)" for disk in found)
     assert machine.fine("arm desk.yaml --dry-run") == (
         f"would arm {first} as disk disk-1 of rig desk\nwould arm {second} as disk disk-2 of rig desk\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ from hwvirt.disk.guard.install import check, install, installed_files
 
 ROOT = Path(__file__).parents[3]
 PYTHON = "/opt/hwvirt/bin/python"
+SYSTEMD = {"systemd-sysusers": ["systemd-sysusers"], "systemd-tmpfiles": ["systemd-tmpfiles", "--create"]}
 
 
 def state(root: Path, python: str = PYTHON) -> dict[str, tuple[bool, str]]:
@@ -74,3 +76,21 @@ def test_systemd_takes_the_unit_and_finds_it_well_shut(tmp_path: Path) -> None:
     assert (verified.returncode, verified.stderr) == (0, "")
     shut = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)]  # 20: exposure 2.0 of 10
     assert subprocess.run(shut, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="to give folders away takes root")
+@pytest.mark.skipif(not all(map(shutil.which, SYSTEMD)), reason="systemd is missing")
+def test_systemd_makes_the_user_and_its_folders(tmp_path: Path) -> None:
+    list(install(tmp_path, PYTHON))
+    for command in SYSTEMD.values():
+        subprocess.run([*command, f"--root={tmp_path}"], check=True, capture_output=True)
+    name, _, user, group, _, home, shell = (tmp_path / "etc/passwd").read_text().strip().split(":")
+    assert (name, home, shell) == ("hwvirt", "/var/lib/hwvirt", "/usr/sbin/nologin")
+    assert (tmp_path / "etc/group").read_text().startswith(f"hwvirt:x:{group}:")
+    found = {}
+    for folder in ("etc/hwvirt", "var/lib/hwvirt", "run/hwvirt"):
+        status = (tmp_path / folder).stat()
+        found[folder] = (status.st_uid, status.st_gid, status.st_mode & 0o777)
+    mine = (int(user), int(group), 0o750)
+    assert found == {"etc/hwvirt": (0, *mine[1:]), "var/lib/hwvirt": mine, "run/hwvirt": mine}
