@@ -132,7 +132,11 @@ def test_arming_what_is_no_real_disk_is_usage(machine: Machine) -> None:
 def test_two_disks_with_one_wwn_are_refused(twins: Machine) -> None:
     first, second = twins.disks
     assert first.wwn == second.wwn
-    twins.rig("desk", twins.fine("scan --yaml"))
+    states = [row.rstrip().split("  ")[-1] for row in twins.fine("scan").splitlines()[1:]]
+    assert states == ["not armed; its wwn is also that of /dev/sdb", "not armed; its wwn is also that of /dev/sda"]
+    assert [line for line in twins.fine("scan --yaml").splitlines() if not line.startswith("  #")] == ["disks:"]
+    sg = f"wwn: {first.wwn}, size: 8MiB, block: 512B, window: {{lba: 2048, blocks: 4096}}"
+    twins.rig("desk", f"disks: {{disk-1: {{sg: {{{sg}}}}}}}")
     refusal = (
         f"refusing disk disk-1 of rig desk: 2 disks have wwn {first.wwn}: /dev/sda and /dev/sdb. "
         "If they are two paths to one disk, take one path away: it would be written behind the guard's back."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from hwvirt.disk.discovery.content import Content, opened, read_content
@@ -34,6 +35,8 @@ class FoundDisk:
     uses: tuple[Use, ...]
     content: Content | None
     unreadable: str = ""
+    twins: tuple[str, ...] = ()
+    """Nodes of other disks with the same wwn; with the same serial, where it has no wwn."""
 
     @property
     def armed(self) -> Armed:
@@ -54,18 +57,27 @@ class FoundDisk:
             reasons.append("it lacks a node (modprobe sd_mod sg)")
         if self.content is not None and self.armed is not Armed.ARMED:
             reasons += [f"it carries: {signature}" for signature in self.content.signatures]
+        if self.twins:
+            key = "wwn" if self.identity.wwn else "serial"
+            reasons.append(f"its {key} is also that of {' and '.join(self.twins)}")
         return (*reasons, *([self.unreadable] if self.unreadable else ()))
 
 
 def discover() -> list[FoundDisk]:
     """Every SCSI disk, in the order of their addresses. Only reads."""
-    return [_found(identity) for identity in list_identities()]
+    identities = list_identities()
+    return [replace(_found(one), twins=_twins(one, identities)) for one in identities]
 
 
 def suggested_window(disk: DiskIdentity) -> Extent:
     """All blocks but the first MiB, where the label is, and the last, where a GPT keeps its copy."""
     margin, blocks = _MARGIN_BYTES // disk.block_bytes, disk.size_bytes // disk.block_bytes
     return Extent(margin, blocks - 2 * margin)
+
+
+def _twins(disk: DiskIdentity, all_disks: Sequence[DiskIdentity]) -> tuple[str, ...]:
+    name = disk.wwn or disk.serial
+    return tuple(other.node for other in all_disks if other is not disk and name and (other.wwn or other.serial) == name)
 
 
 def _found(identity: DiskIdentity) -> FoundDisk:

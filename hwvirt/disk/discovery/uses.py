@@ -47,7 +47,7 @@ def find_uses(block: str, root: Path = SYSTEM) -> list[Use]:
     mounted, held = list(_mounts(members, root)), list(_holders(members))
     mounted.sort(key=lambda use: "root file system" not in use.reason)
     owner = claimant(block, root)
-    runs = [Use(f"it is claimed by {owner}", "Wait until that run has ended, or stop it.")] if owner else []
+    runs = [_claim(owner)] if owner else []
     return [*mounted, *_swaps(members, root), *held, *_loops(members, root), *runs]
 
 
@@ -64,6 +64,12 @@ def claimant(block: str, root: Path = SYSTEM) -> str:
                 command = _text(root / "proc" / pid / "cmdline").replace("\0", " ").strip()
                 return f"process {pid} ({command})" if command else f"process {pid}"
     return ""
+
+
+def _claim(owner: str) -> Use:
+    if owner.split()[1] == str(os.getpid()):
+        return Use("it is another disk of the same rig already", "Name another disk; `hwvirt scan` shows what is here.")
+    return Use(f"it is claimed by {owner}", "Wait until that run has ended, or stop it.")
 
 
 def _members(folder: Path, *, holder: bool) -> Iterator[_Member]:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from hwvirt.rig.file.controllers import NAME, NAME_RULE
 from hwvirt.rig.file.disk_faults import parse_disk_faults
 from hwvirt.rig.file.item import Item
 from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, LoopSpec, ScsiDebugSpec, SgSpec, TcmLoopSpec, TcmuSpec
 from hwvirt.scsi.volume import Extent
 
-__all__ = ["parse_disk"]
+__all__ = ["parse_disks"]
 
 _BLOCK_SIZES = (512, 4096)
 _DEFAULT_BLOCK_BYTES = 4096
 
 
-def parse_disk(item: Item) -> DiskSpec:
-    """One disk of any kind."""
+def parse_disks(item: Item) -> dict[str, DiskSpec]:
+    """All disks, by name. No two of them are one real disk by what they say."""
+    disks: dict[str, DiskSpec] = {}
+    for key, value in item.entries():
+        disk = _parse_disk(value)
+        if isinstance(disk, SgSpec):
+            for name, other in disks.items():
+                if isinstance(other, SgSpec) and (same := _same_identity(disk, other)):
+                    raise value.error(f"is the same disk as {name} ({same})", "`hwvirt scan` shows which disks are here.")
+        disks[key.name(NAME, NAME_RULE)] = disk
+    return disks
+
+
+def _same_identity(one: SgSpec, other: SgSpec) -> str:
+    """What two real disks have in common that no two disks may, in words; empty where there is nothing."""
+    if one.wwn and other.wwn:
+        return f"wwn {other.wwn}" if one.wwn.lower() == other.wwn.lower() else ""
+    return f"serial {other.serial}" if one.serial and one.serial == other.serial else ""
+
+
+def _parse_disk(item: Item) -> DiskSpec:
     kind, value, _ = item.choice(("loop", "sg", "scsi-debug", "tcm-loop", "tcmu"))
     match kind:
         case "loop":

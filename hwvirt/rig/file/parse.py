@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from hwvirt.errors import RigFileError, UsageError
 from hwvirt.rig.file.controllers import NAME, NAME_RULE, parse_controllers
-from hwvirt.rig.file.disks import parse_disk
+from hwvirt.rig.file.disks import parse_disks
 from hwvirt.rig.file.item import Item, compose
 from hwvirt.rig.file.link import DEFAULT_LINK, parse_link
 from hwvirt.rig.file.model import ControllerSpec, HostPath, HostSpec, Kernels, LabSpec, Rig
@@ -43,7 +43,7 @@ def parse_rig(text: str, path: Path) -> Rig:
     )
     name = found["rig"].name(NAME, NAME_RULE)
     seed = found["seed"].integer(0, _HIGHEST_SEED) if "seed" in found else _DEFAULT_SEED
-    disks = {key.name(NAME, NAME_RULE): parse_disk(value) for key, value in found["disks"].entries()}
+    disks = parse_disks(found["disks"])
     controllers, layout = parse_controllers(found["controllers"], disks)
     rig = Rig(
         name=name,

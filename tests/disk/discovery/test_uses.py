@@ -197,6 +197,13 @@ class TestClaimant:
             Use("it is claimed by process 812 (hwvirt run desk.yaml)", "Wait until that run has ended, or stop it.")
         ]
 
+    def test_disk_that_this_process_has_is_another_disk_of_its_rig(self, locks: Tree) -> None:
+        text = (locks.root / "template").read_text().replace("MODE 812", f"WRITE {os.getpid()}")
+        locks.write("proc/locks", text)
+        assert find_uses("/dev/sda", locks.root) == [
+            Use("it is another disk of the same rig already", "Name another disk; `hwvirt scan` shows what is here.")
+        ]
+
     def test_process_of_another_user_has_its_number_only(self, locks: Tree) -> None:
         locks.write("proc/locks", (locks.root / "template").read_text().replace("MODE", "WRITE"))
         (locks.root / "proc/812/cmdline").unlink()

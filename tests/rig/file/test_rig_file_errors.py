@@ -583,6 +583,37 @@ def test_real_disk_is_named_by_identity_size_and_window(keys: str, message: str)
     assert str(caught.value) == f"rig.yaml:{message}"
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("wwn: naa.5, serial: A", "wwn: naa.5", "wwn naa.5"),
+        ("wwn: naa.5c", "wwn: naa.5C, serial: B", "wwn naa.5c"),
+        ("serial: ZL2001", "serial: ZL2001", "serial ZL2001"),
+        ("wwn: naa.5, serial: ZL2001", "serial: ZL2001", "serial ZL2001"),
+        ("wwn: naa.5, serial: A", "wwn: naa.6, serial: A", ""),
+        ("serial: zl2001", "serial: ZL2001", ""),
+        ("wwn: naa.5", "serial: ZL2001", ""),
+    ],
+)
+def test_one_real_disk_cannot_be_two_disks(one: str, other: str, same: str) -> None:
+    rest = "size: 1GiB, block: 512B, window: {lba: 8, blocks: 80000}"
+    text = f"""\
+rig: real
+disks:
+  first: {{sg: {{{one}, {rest}}}}}
+  second: {{sg: {{{other}, {rest}}}}}
+controllers: {{a: {{disk: first, luns: {{0: own}}}}}}
+scenarios: [{{name: x, steps: [{{judge: all}}]}}]
+"""
+    if not same:
+        parse_rig(text, Path("rig.yaml"))
+        return
+    with pytest.raises(RigFileError) as caught:
+        parse_rig(text, Path("rig.yaml"))
+    message = f"rig.yaml:4:11: disks.second: is the same disk as first ({same}). `hwvirt scan` shows which disks are here."
+    assert str(caught.value) == message
+
+
 def test_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^cannot read the rig file .*/none\.yaml: No such file or directory\.$"):
         load_rig(tmp_path / "none.yaml")
