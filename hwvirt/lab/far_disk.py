@@ -44,19 +44,29 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     error: str = ""
 
 
+class _Lost(Exception):
+    """The connection ended before the answer was whole."""
+
+
 class FarDisk:
-    """A `Disk` in another kernel, at HOST:PORT. One command at a time."""
+    """A `Disk` in another kernel, at HOST:PORT. One command at a time.
+
+    A connection that is lost, with the power of that kernel, is made anew once: nothing that is asked changes anything.
+    """
 
     quick = False
 
     def __init__(self, address: str) -> None:
         """Raises DiskError when nothing answers there."""
         self.name = address
-        host, _, port = address.rpartition(":")
+        self._connect()
+
+    def _connect(self) -> None:
+        host, _, port = self.name.rpartition(":")
         try:
             self._connection = socket.create_connection((host, int(port)), _COMMAND_S)
         except OSError as error:
-            raise DiskError(f"the far disk at {address} cannot be reached: {error.strerror or error}.") from error
+            raise DiskError(f"the far disk at {self.name} cannot be reached: {error.strerror or error}.") from error
         self._stream = self._connection.makefile("rb")
 
     def execute(self, command: Command, deadline: Deadline) -> Completion:
@@ -70,13 +80,27 @@ class FarDisk:
 
     def _ask(self, request: _Request) -> tuple[_Answer, bytes]:
         try:
-            self._connection.sendall(msgspec.json.encode(request) + b"\n")
-            answer = msgspec.json.decode(self._stream.readline(), type=_Answer)
-            data = self._stream.read(answer.size)
-        except (OSError, msgspec.DecodeError) as error:
-            raise DiskError(f"the far disk at {self.name} does not answer: {error}.") from error
+            answer, data = self._ask_once(request)
+        except (_Lost, OSError):
+            self.close()
+            self._connect()
+            try:
+                answer, data = self._ask_once(request)
+            except (_Lost, OSError) as error:
+                raise DiskError(f"the far disk at {self.name} does not answer: {error}.") from error
         if answer.error:
             raise DiskError(f"the far disk at {self.name}: {answer.error}")
+        return answer, data
+
+    def _ask_once(self, request: _Request) -> tuple[_Answer, bytes]:
+        self._connection.sendall(msgspec.json.encode(request) + b"\n")
+        try:
+            answer = msgspec.json.decode(self._stream.readline(), type=_Answer)
+        except msgspec.DecodeError as error:
+            raise _Lost(f"it sent no answer ({error})") from error
+        data = self._stream.read(answer.size)
+        if len(data) < answer.size:
+            raise _Lost(f"it sent {len(data)} bytes of {answer.size}")
         return answer, data
 
     def close(self) -> None:

@@ -80,6 +80,11 @@ class Kernel:
         self._powered: _Powered | None = None
         self.share.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it has power; a kernel that has died by itself still has."""
+        return self._powered is not None
+
     def power_on(self) -> None:
         """Starts to boot and returns at once. Raises LabError when it is on already or cannot start."""
         if self._powered is not None:

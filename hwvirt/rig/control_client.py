@@ -20,11 +20,12 @@ _RETRY_S = 0.02
 class ControlClient:
     """One controller's control socket, at a path or HOST:PORT, for one asyncio loop. `wait_ready` connects, also anew."""
 
-    def __init__(self, name: str, address: str, trace: Trace) -> None:
+    def __init__(self, name: str, address: str, trace: Trace, *, retry_s: float = _RETRY_S) -> None:
         self.name = name
         self.last_status: dict[str, Any] = {}
         self.address = address
         self._trace = trace
+        self._retry_s = retry_s
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._events: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -40,7 +41,7 @@ class ControlClient:
                     return
             except (OSError, ControllerError):
                 await self.close()
-            await asyncio.sleep(_RETRY_S)  # a starting process announces nothing before its socket is there
+            await asyncio.sleep(self._retry_s)  # a starting process announces nothing before its socket is there
         raise ControllerError(f"controller {self.name} did not become ready in time.")
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -89,9 +89,13 @@ def _image(name: str, size_bytes: int, folder: Path, stack: ExitStack) -> Path:
     return image
 
 
-def guest_spec(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> Spec | Tcmu:
+def guest_spec(
+    name: str, spec: DiskSpec, folder: Path, stack: ExitStack, volatile: str | None = None
+) -> Spec | Tcmu:
     """What a guest is asked to make; an image that the disk needs is made in `folder`, its removal is on the stack.
 
+    `volatile`: the block device in the guest that keeps the data of a disk with a volatile cache; else the guest's
+    environment names it (`volatile_backing`).
     Raises InfrastructureError for a disk that no guest makes.
     """
     if not isinstance(spec, ScsiDebugSpec | TcmLoopSpec | TcmuSpec):
@@ -103,7 +107,7 @@ def guest_spec(name: str, spec: DiskSpec, folder: Path, stack: ExitStack) -> Spe
     if spec.backing is Backing.LOOP:
         image = _image(name, spec.size_bytes, folder, stack)
         return TcmLoop(name, str(image), spec.size_bytes, spec.block_bytes)
-    device = os.environ.get(volatile_backing(name))
+    device = volatile or os.environ.get(volatile_backing(name))
     if device is None:
         raise InfrastructureError(f"disk {name}: no block device for its data.", next_step="Run the rig in the lab.")
     return TcmLoop(name, device, spec.size_bytes, spec.block_bytes, Cache.VOLATILE)

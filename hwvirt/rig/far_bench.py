@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from hwvirt.disk.disk import Disk
 from hwvirt.disk.witness import Record, parse_witness
-from hwvirt.errors import RigError
+from hwvirt.errors import ControllerError
 from hwvirt.lab.far_disk import FarDisk
-from hwvirt.rig.bench import START_S, Machine, export_of
-from hwvirt.rig.cable import Cable
+from hwvirt.rig.bench import Machine, export_of
 from hwvirt.rig.control_client import ControlClient
+from hwvirt.rig.errands import Outside, What
+from hwvirt.rig.far_cable import FarCable
 from hwvirt.rig.file.model import Rig
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
 __all__ = ["FarBench", "FarBenchDisk", "FarMachine"]
+
+_READY_S = 60.0
+_RETRY_S = 0.25  # an attempt costs the controller's kernel what it needs to start the controller
 
 
 class FarMachine(msgspec.Struct, frozen=True):
@@ -51,29 +56,56 @@ class FarBenchDisk:
 
 
 class FarBench:
-    """A `Bench` that starts and stops nothing."""
+    """A `Bench` whose controllers somebody outside starts and stops, and whose cable is in his hands."""
 
     def __init__(self, rig: Rig, folder: Path, trace: Trace, machines: Mapping[str, FarMachine]) -> None:
         self.rig = rig
         self.folder = folder
         self.trace = trace
-        self.cable: Cable | None = None
+        self._outside = Outside(self._lost)
+        self._why_lost: dict[str, str] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.cable = FarCable(self._outside)
         self.disks = {spec.disk: FarBenchDisk(machines[name].disk) for name, spec in rig.controllers.items()}
         self.machines = {
-            name: Machine(name, folder / f"{name}.log", ControlClient(name, far.control, trace))
+            name: Machine(name, folder / f"{name}.log", ControlClient(name, far.control, trace, retry_s=_RETRY_S))
             for name, far in machines.items()
         }
 
     async def bring_up(self, stack: AsyncExitStack) -> None:
         """Returns when every controller is ready. Raises ControllerError."""
+        stack.callback(self._outside.listen())
         for machine in self.machines.values():
             stack.push_async_callback(machine.control.close)
-            await machine.control.wait_ready(Deadline.after(START_S))
+            await self._wait_ready(machine)
+
+    async def _wait_ready(self, machine: Machine) -> None:
+        try:
+            await machine.control.wait_ready(Deadline.after(_READY_S))
+        except ControllerError as error:
+            raise self._blamed(machine.name) or error from None
+
+    def _lost(self, name: str, why: str) -> None:
+        """A controller has ended by itself: who waits for its answer need not wait any more."""
+        self._why_lost[name] = why
+        closing = asyncio.get_running_loop().create_task(self.machines[name].control.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _blamed(self, name: str) -> ControllerError | None:
+        why = self._why_lost.get(name)
+        return ControllerError(why, next_step=f"What it said is in kernel-{name}.log.") if why else None
 
     async def check_alive(self) -> None:
         """See `Bench`."""
         for machine in self.machines.values():
-            await machine.control.status()
+            if machine.turn.locked():
+                continue
+            try:
+                await machine.control.status()
+            except ControllerError as error:
+                if not machine.turn.locked():  # else it is being restarted
+                    raise self._blamed(machine.name) or error from None
 
     def status(self) -> Mapping[str, dict[str, Any]]:
         """See `Bench`."""
@@ -83,14 +115,17 @@ class FarBench:
         """See `Bench`."""
         return export_of(controller, self.machines[controller].control.last_status, lun)
 
-    async def start(self, name: str) -> NoReturn:
-        """Not possible from here."""
-        raise RigError(f"controller {name} runs in a kernel of its own and cannot be restarted by a step of the rig.")
+    async def start(self, name: str) -> None:
+        """See `Bench`; boots the controller's kernel where it is off."""
+        await self._outside.do(What.START, name)
+        await self._wait_ready(self.machines[name])
 
-    async def stop(self, name: str) -> NoReturn:
-        """Not possible from here."""
-        await self.start(name)
+    async def stop(self, name: str) -> None:
+        """See `Bench`."""
+        await self.machines[name].control.close()
+        await self._outside.do(What.STOP, name)
 
-    async def crash(self, name: str) -> NoReturn:
-        """Not possible from here."""
-        await self.start(name)
+    async def crash(self, name: str) -> None:
+        """The controller's kernel has no power any more."""
+        await self._outside.do(What.CUT, name)
+        await self.machines[name].control.close()

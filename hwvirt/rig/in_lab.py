@@ -10,14 +10,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any
 
 import msgspec
 
@@ -26,27 +26,23 @@ from hwvirt.errors import ExitCode
 from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
+from hwvirt.rig import two_kernels
 from hwvirt.rig.disks import volatile_backing
+from hwvirt.rig.errands import Answer, Streamed
 from hwvirt.rig.file.model import Backing, Kernels, Rig, TcmLoopSpec
-from hwvirt.rig.two_kernels import BENCH_FILE, MEMORY_BYTES, host_kernel
+from hwvirt.rig.operator import Operator
+from hwvirt.rig.seat import MEMORY_BYTES
 from hwvirt.rig.watcher import Watcher
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
-__all__ = ["Streamed", "run_in_lab"]
+__all__ = ["run_in_lab"]
 
 _UP_S = 30.0
 _OFF_S = 20.0
 _TICK_S = 0.25
+_ANSWER_S = 10.0
 _INTERRUPTED = 2
-
-
-class Streamed(msgspec.Struct, omit_defaults=True):
-    """One line from the runner inside: an event, or a controller's status."""
-
-    event: Event | None = None
-    name: str = ""
-    status: dict[str, Any] | None = None
 
 
 def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
@@ -54,16 +50,17 @@ def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
     trace = Trace("lab")
     trace.subscribe(watcher.handle)
     with tempfile.TemporaryDirectory(prefix="hwvirt-lab-") as directory:
-        with _kernel(rig, Path(directory), trace) as kernel:
+        with _kernels(rig, Path(directory), trace) as bench:
+            kernel = bench.host
             command = [sys.executable, "-m", "hwvirt", "run", str(rig.path.absolute()), "--seed", str(rig.seed)]
             command += ["--runs", str(SHARE_IN_GUEST / "runs"), "--stream"]
             if rig.lab.kernels is Kernels.EACH:
-                command += ["--bench", str(SHARE_IN_GUEST / BENCH_FILE)]
+                command += ["--bench", str(SHARE_IN_GUEST / two_kernels.BENCH_FILE)]
             lines: SimpleQueue[str] = SimpleQueue()
             job = kernel.start(command, on_line=lines.put)
-            with _signals_go_to(kernel, job):
-                status = _follow(job, lines, watcher, runs)
-        _take_over(kernel, runs, trace)
+            with _signals_go_to(kernel, job), _operator(bench, job, trace) as operator:
+                status = _follow(job, lines, _Show(watcher, runs, operator))
+        _take_over(bench, runs, trace)
     try:
         return ExitCode(status)
     except ValueError:
@@ -71,17 +68,30 @@ def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
 
 
 @contextmanager
-def _kernel(rig: Rig, directory: Path, trace: Trace) -> Iterator[Kernel]:
-    """The kernel in which the runner runs, up; powered off at the end."""
+def _kernels(rig: Rig, directory: Path, trace: Trace) -> Iterator[two_kernels.Kernels]:
+    """The kernel in which the runner runs, and what belongs to it, up; powered off at the end."""
     if rig.lab.kernels is Kernels.EACH:
-        with host_kernel(rig, directory, trace) as kernel:
-            yield kernel
+        with two_kernels.kernels(rig, directory, trace) as bench:
+            yield bench
         return
     images, backing = _volatile_disks(rig, directory)
     with Kernel("bench", directory, memory_bytes=_memory_bytes(rig), disks=images, environment=backing) as kernel:
         trace.emit("lab.up", kernel=kernel.name, up_s=kernel.wait_up(Deadline.after(_UP_S)))
-        yield kernel
+        yield two_kernels.Kernels(kernel, {}, None)
         kernel.power_off(Deadline.after(_OFF_S))
+
+
+@contextmanager
+def _operator(bench: two_kernels.Kernels, job: Job, trace: Trace) -> Iterator[Operator]:
+    """Who does the errands of the runner inside, while it runs."""
+    turn = threading.Lock()
+
+    def answer(what: Answer) -> None:
+        with turn, suppress(LabError, OSError):  # the runner inside may have gone
+            job.send(msgspec.json.encode(what) + b"\n", Deadline.after(_ANSWER_S))
+
+    with Operator(bench.seats, bench.cable, answer, trace) as operator:
+        yield operator
 
 
 def _memory_bytes(rig: Rig) -> int:
@@ -100,28 +110,45 @@ def _volatile_disks(rig: Rig, directory: Path) -> tuple[list[Path], dict[str, st
     return images, backing
 
 
-def _show(line: str, watcher: Watcher, runs: Path) -> None:
-    try:
-        streamed = msgspec.json.decode(line, type=Streamed)
-    except msgspec.DecodeError:
-        watcher.handle(Event("lab.said", time.time(), "lab", {"line": line}))
-        return
-    event = streamed.event
-    if event is not None:
-        if "run_dir" in event.fields:  # people look for it outside
-            event = replace(event, fields=event.fields | {"run_dir": str(runs / Path(event.fields["run_dir"]).name)})
-        watcher.handle(event)
-    if streamed.status is not None:
-        watcher.status(streamed.name, streamed.status)
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """Who is given what the runner inside says."""
+
+    watcher: Watcher
+    runs: Path
+    operator: Operator
+
+    def take(self, line: str) -> None:
+        """One line of it."""
+        try:
+            streamed = msgspec.json.decode(line, type=Streamed)
+        except msgspec.DecodeError:
+            self.watcher.handle(Event("lab.said", time.time(), "lab", {"line": line}))
+            return
+        event = streamed.event
+        if event is not None:
+            if "run_dir" in event.fields:  # people look for it outside
+                folder = self.runs / Path(event.fields["run_dir"]).name
+                event = replace(event, fields=event.fields | {"run_dir": str(folder)})
+            self.watcher.handle(event)
+        if streamed.status is not None:
+            self.watcher.status(streamed.name, streamed.status)
+        if streamed.errand is not None:
+            self.operator.take(streamed.errand)
+
+    def tick(self) -> None:
+        """Nothing was said for a while."""
+        self.watcher.tick(time.time())
 
 
-def _follow(job: Job, lines: SimpleQueue[str], watcher: Watcher, runs: Path) -> int:
+def _follow(job: Job, lines: SimpleQueue[str], show: _Show) -> int:
     """Shows lines, in the caller's thread, until the job has ended; returns its status. Raises LabError."""
     while not (job.ended or job.lost) or not lines.empty():
+        show.operator.look()
         try:
-            _show(lines.get(timeout=_TICK_S), watcher, runs)
+            show.take(lines.get(timeout=_TICK_S))
         except Empty:
-            watcher.tick(time.time())
+            show.tick()
     return job.wait(Deadline.after(_TICK_S))
 
 
@@ -145,16 +172,18 @@ def _signals_go_to(kernel: Kernel, job: Job) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _take_over(kernel: Kernel, runs: Path, trace: Trace) -> None:
-    """The run folder moves out of the share, with the kernel's own log in it."""
-    inside = kernel.share / "runs"
+def _take_over(bench: two_kernels.Kernels, runs: Path, trace: Trace) -> None:
+    """The run folder moves out of the share, with what the kernels said: `kernel.log`, and one of each controller's."""
+    inside = bench.host.share / "runs"
+    logs = {"kernel.log": bench.host.console, **{f"kernel-{name}.log": s.kernel.console for name, s in bench.seats.items()}}
     made = [folder for folder in inside.iterdir() if folder.is_dir() and not folder.is_symlink()] if inside.exists() else []
     runs.mkdir(parents=True, exist_ok=True)
     for folder in made:
         target = runs / folder.name
         shutil.move(folder, target)
-        shutil.copyfile(kernel.console, target / "kernel.log")
+        for name, console in logs.items():
+            shutil.copyfile(console, target / name)
         beside = runs / f".latest.{folder.name}"
         beside.symlink_to(folder.name)
         beside.replace(runs / "latest")
-        trace.emit("lab.off", kernel=kernel.name, run_dir=str(target))
+        trace.emit("lab.off", kernel=bench.host.name, run_dir=str(target))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Protocol
 
-import msgspec
-
+from hwvirt.rig.errands import Streamed, say
 from hwvirt.trace import Event
 
 __all__ = ["Streamer", "Watcher"]
@@ -31,20 +29,13 @@ class Watcher(Protocol):
 class Streamer:
     """A `Watcher` that passes everything on to a runner outside, a line of JSON each on standard output."""
 
-    def __init__(self) -> None:
-        self._encoder = msgspec.json.Encoder(enc_hook=str)
-
     def handle(self, event: Event) -> None:
         """See `Watcher`."""
-        self._say({"event": event})
+        say(Streamed(event=event))
 
     def status(self, name: str, report: dict[str, Any]) -> None:
         """See `Watcher`."""
-        self._say({"name": name, "status": report})
+        say(Streamed(name=name, status=report))
 
     def tick(self, now: float) -> None:
         """See `Watcher`: the runner outside has a clock of its own."""
-
-    def _say(self, line: dict[str, Any]) -> None:
-        sys.stdout.buffer.write(self._encoder.encode(line) + b"\n")
-        sys.stdout.flush()

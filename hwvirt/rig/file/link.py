@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from hwvirt.link.config import TlsFiles
-from hwvirt.link.faults import FAULTS, Extent, FaultKind, LinkFault
+from hwvirt.link.faults import FAULTS, SEALED, Extent, FaultKind, LinkFault
 from hwvirt.rig.file.item import Item
-from hwvirt.rig.file.model import Ethernet, LinkSpec, Rig, Serial, TlsSpec
+from hwvirt.rig.file.model import Ethernet, Kernels, LinkSpec, Rig, Serial, TlsSpec
 from hwvirt.rig.file.scenario import StrikeLink
 
 __all__ = ["DEFAULT_LINK", "parse_link", "parse_strike"]
@@ -41,10 +41,15 @@ def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
     link, lasting = found["link"], found.get("for")
     kind, value, beside = link.choice([kind.value for kind in FaultKind], ("toward",))
     fault = FaultKind(kind)
-    if isinstance(rig.link, Ethernet) and rig.link.tls is not None and fault in _NEEDS_FRAMES:
+    if isinstance(rig.link, Ethernet) and rig.link.tls is not None and fault in SEALED:
         raise link.error(f"{kind!r} needs frames that can be read, and TLS hides them", "Use a link without `tls`.")
     if len(rig.controllers) == 1:
         raise link.error("a rig with one controller has no link")
+    if fault in SEALED and (isinstance(rig.link, Serial) or rig.lab.kernels is Kernels.EACH):
+        raise link.error(
+            f"{kind!r} needs a cable that knows the frames of the link; this one carries {_raw(rig)}",
+            "Have it in a rig over Ethernet whose controllers share a machine.",
+        )
     if fault in _WHOM_ELSE and "toward" in beside:
         raise beside["toward"].error(f"a link fault {kind!r} has no such key", _WHOM_ELSE[fault])
     toward = beside["toward"].one_of(rig.controllers, "controller") if "toward" in beside else None
@@ -77,6 +82,10 @@ def _tls_files(item: Item) -> TlsFiles:
     return TlsFiles(**{key: folder / path.text() for key, path in found.items()})
 
 
+def _raw(rig: Rig) -> str:
+    return "bytes" if isinstance(rig.link, Serial) else "Ethernet frames"
+
+
 def _stall(found: dict[str, Item]) -> float:
     return found["stall"].duration() if "stall" in found else _DEFAULT_STALL_S
 
@@ -100,7 +109,6 @@ def _size(item: Item) -> float:
 
 
 _STANDING = (FaultKind.DELAY, FaultKind.JITTER, FaultKind.RATE)
-_NEEDS_FRAMES = (FaultKind.REPLAY, FaultKind.FORGE)
 _AMOUNTS: dict[FaultKind, Callable[[Item], float]] = {
     FaultKind.DELAY: Item.duration,
     FaultKind.JITTER: Item.duration,

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from hwvirt.disk.faulty import Rule
 from hwvirt.link.config import TlsFiles
 from hwvirt.link.faults import LinkFault
-from hwvirt.rig.file.scenario import Expectation, Scenario
+from hwvirt.rig.file.scenario import Crash, Expectation, Scenario, Workload
 from hwvirt.scsi.volume import Extent
 
 __all__ = [
@@ -272,6 +272,13 @@ class Rig:
     scenarios: tuple[Scenario, ...]
     expect: tuple[Expectation, ...]
     lab: LabSpec = LabSpec()
+
+    @property
+    def crashing(self) -> frozenset[str]:
+        """The controllers that steps or faults of the rig crash."""
+        steps = [step for scenario in self.scenarios for step in scenario.steps]
+        faults = [fault.action for step in steps if isinstance(step, Workload) for fault in step.faults]
+        return frozenset(one.controller for one in (*steps, *faults) if isinstance(one, Crash))
 
     def resolve(self, controller: str, lun: int) -> tuple[str, int]:
         """The logical unit that a forwarded one ends at; any other is its own end. Raises KeyError."""

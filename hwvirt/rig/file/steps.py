@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hwvirt.rig.file.controllers import LUN_ADDRESS
 from hwvirt.rig.file.item import Item, suggestion
 from hwvirt.rig.file.link import parse_strike
-from hwvirt.rig.file.model import Frozen, Redirect, Rig
+from hwvirt.rig.file.model import Frozen, Kernels, Redirect, Rig, ScsiDebugSpec, TcmuSpec
 from hwvirt.rig.file.scenario import (
     AfterCount,
     AtShare,
@@ -120,7 +120,14 @@ def _restart(item: Item, rig: Rig) -> Restart:
 
 
 def _crash(item: Item, rig: Rig) -> Crash:
-    return Crash(item.one_of(rig.controllers, "controller"))
+    name = item.one_of(rig.controllers, "controller")
+    disk = rig.controllers[name].disk
+    if rig.lab.kernels is Kernels.EACH and isinstance(rig.disks[disk], ScsiDebugSpec | TcmuSpec):
+        raise item.error(
+            f"a crash of controller {name} cuts the power of its kernel, and disk {disk!r} lies in the memory of that",
+            "Use a tcm-loop disk with `backing: file`: it keeps what was flushed.",
+        )
+    return Crash(name)
 
 
 def _judge(item: Item, rig: Rig) -> Judge:

@@ -540,6 +540,59 @@ scenarios:
         parse_rig(text, Path("rig.yaml"))
 
 
+LAB = """\
+rig: apart
+lab: {kernels: each}
+disks: {one: {%s: {size: 1MiB}}, two: {tcm-loop: {size: 4MiB, backing: file}}}
+controllers: {a: {disk: one, luns: {0: redirect}}, b: {disk: two}}
+link: {%s: {}}
+scenarios:
+  - name: machines of their own
+    steps:
+      - %s
+      - workload: {lun: 0, ops: 10, mix: {write: 100}}
+        faults: [{at: 50%%, %s}]
+"""
+CRASH_OF_MEMORY = (
+    "a crash of controller a cuts the power of its kernel, and disk 'one' lies in the memory of that. "
+    "Use a tcm-loop disk with `backing: file`: it keeps what was flushed."
+)
+
+
+@pytest.mark.parametrize("kind", ["scsi-debug", "tcmu"])
+def test_power_cut_of_a_kernel_whose_disk_would_be_lost_is_refused(kind: str) -> None:
+    for step, fault, place in (
+        ("crash: a", "crash: b", "9:16: scenarios[0].steps[0].crash"),
+        ("crash: b", "crash: a", "11:35: scenarios[0].steps[1].faults[0].crash"),
+    ):
+        with pytest.raises(RigFileError) as caught:
+            parse_rig(LAB % (kind, "ethernet", step, fault), Path("rig.yaml"))
+        assert str(caught.value) == f"rig.yaml:{place}: {CRASH_OF_MEMORY}"
+
+
+def test_power_cut_of_a_kernel_whose_disk_keeps_its_data_is_a_rig() -> None:
+    rig = parse_rig(LAB % ("tcm-loop", "ethernet", "crash: a", "crash: b"), Path("rig.yaml"))
+    assert rig.crashing == {"a", "b"}
+    rig = parse_rig(LAB % ("scsi-debug", "ethernet", "restart: a", "crash: b"), Path("rig.yaml"))
+    assert rig.crashing == {"b"}
+
+
+@pytest.mark.parametrize("kernels", ["each", "shared"])
+@pytest.mark.parametrize("fault", ["replay", "forge"])
+@pytest.mark.parametrize(("link", "carried"), [("ethernet", "Ethernet frames"), ("serial", "bytes")])
+def test_fault_of_a_session_is_refused_on_a_cable_that_knows_none(kernels: str, fault: str, link: str, carried: str) -> None:
+    text = LAB.replace("each", kernels) % ("tcm-loop", link, "crash: a", f"link: {{{fault}: 1}}")
+    if (kernels, link) == ("shared", "ethernet"):
+        assert parse_rig(text, Path("rig.yaml")).name == "apart"
+        return
+    with pytest.raises(RigFileError) as caught:
+        parse_rig(text, Path("rig.yaml"))
+    assert str(caught.value) == (
+        f"rig.yaml:11:34: scenarios[0].steps[1].faults[0].link: '{fault}' needs a cable that knows the frames of the link; "
+        f"this one carries {carried}. Have it in a rig over Ethernet whose controllers share a machine."
+    )
+
+
 def test_lun_of_two_redirecting_controllers_must_be_named() -> None:
     text = """\
 rig: crossed

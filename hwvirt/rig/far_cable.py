@@ -1,0 +1,41 @@
+"""The cable between two kernels of the lab, in the hands of a runner that does not hold it: the runner outside does."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hwvirt.link.faults import LinkFault
+from hwvirt.rig.errands import Answer, Outside, What
+
+__all__ = ["FarCable", "FarStrike"]
+
+
+class FarStrike:
+    """A fault at work on the cable outside; see `LinkStrike`. `struck` is known at its end."""
+
+    def __init__(self, outside: Outside, number: int, answer: asyncio.Future[Answer]) -> None:
+        self._outside = outside
+        self._number = number
+        self._answer = answer
+        self.struck = 0
+
+    async def over(self) -> None:
+        """Returns when the time of the fault is over, or all its frames were hit. Raises LabError."""
+        self.struck = (await asyncio.shield(self._answer)).struck
+
+    async def end(self) -> None:
+        """It strikes no more. Idempotent. Raises LabError."""
+        if not self._answer.done():
+            self._outside.end(self._number)
+        await self.over()
+
+
+class FarCable:
+    """See `Cable`. A frame is an Ethernet frame, or a run of bytes; a cut resets nothing, as a cable cannot."""
+
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+
+    async def strike(self, fault: LinkFault, toward: str | None) -> FarStrike:
+        """The fault is at work from now on, on what goes to that controller, or (None) on what passes in any direction."""
+        return FarStrike(self._outside, *self._outside.ask(What.STRIKE, toward, fault))
