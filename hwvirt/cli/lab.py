@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ def lab_shell(
     ] = None,
 ) -> ExitCode:
     """Boot a kernel of the lab with a shell in it; off when the shell ends. This machine's files are read-only there."""
+    from hwvirt.lab.folder import passing_folder  # noqa: PLC0415  slow to load
     from hwvirt.lab.shell import shell  # noqa: PLC0415  slow to load
 
     try:
@@ -32,6 +32,6 @@ def lab_shell(
         raise UsageError(f"--memory: {error}.", next_step="The default is 256MiB.") from error
     if memory_bytes < _LEAST_BYTES:
         raise UsageError(f"--memory: a kernel does not boot with {memory}.", next_step="Give it 64MiB or more.")
-    with tempfile.TemporaryDirectory(prefix="hwvirt-lab-") as directory:
-        shell(Path(directory), memory_bytes=memory_bytes, disks=disk or ())
+    with passing_folder() as directory:
+        shell(directory, memory_bytes=memory_bytes, disks=disk or ())
     return ExitCode.PASSED

@@ -32,9 +32,9 @@ _MALLOC = {  # memory that is given back comes back page fault by page fault, an
 }
 
 
-def make_boot_folder(share: Path, disks: Sequence[Path]) -> Path:
+def make_boot_folder(share: Path, disks: Sequence[Path], place: Path | None = None) -> Path:
     """A new folder with init.sh and links to share and disks: they keep long and odd paths off the kernel's command line."""
-    boot = Path(tempfile.mkdtemp(prefix="hwvirt-lab-"))
+    boot = Path(tempfile.mkdtemp(prefix="hwvirt-lab-", dir=place))
     if shlex.quote(str(boot)) != str(boot):
         boot.rmdir()
         raise LabError(f"the kernel's command line cannot carry {boot}.", next_step="Set TMPDIR to a plain path.")

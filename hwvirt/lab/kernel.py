@@ -54,7 +54,8 @@ class Kernel:
 
     `disks` are image files, in the guest /dev/ubda, /dev/ubdb, ...; cables are there vec0, vec1, ... (Ethernet, already
     with their address) and /dev/ttyS0, /dev/ttyS1, ... (serial), in the order given. `share` is /mnt in the guest; the
-    kernel's console, and what programs write to standard error, is appended to `console`.
+    kernel's console, and what programs write to standard error, is appended to `console`. While it is on there is a folder
+    in `boot_place`, by default where temporary files lie: its path should be short.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Kernel:
         cables: Sequence[CableEnd] = (),
         disks: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
+        boot_place: Path | None = None,
     ) -> None:
         if not name.isidentifier():
             raise UsageError(f"a kernel cannot be called {name!r}: use letters, digits and _")
@@ -77,6 +79,7 @@ class Kernel:
         self._serial = [end for end in cables if isinstance(end, SerialEnd)]
         self._disks = [disk.absolute() for disk in disks]
         self._environment = dict(environment or {})
+        self._boot_place = boot_place
         self._powered: _Powered | None = None
         self.share.mkdir(parents=True, exist_ok=True)
 
@@ -90,7 +93,7 @@ class Kernel:
         if self._powered is not None:
             raise LabError(f"kernel {self.name} is already on")
         with ExitStack() as undo:
-            boot = make_boot_folder(self.share, self._disks)
+            boot = make_boot_folder(self.share, self._disks, self._boot_place)
             undo.callback(shutil.rmtree, boot, ignore_errors=True)
             (boot / "settings").write_text(guest_settings(self.name, self._ethernet, self._environment))
             lines = [Line(tty) for tty in (CONTROL_TTY, *JOB_TTYS)]

@@ -55,7 +55,13 @@ def shell(
         "TERM": os.environ.get("TERM", "linux"),
     }
     kernel = Kernel(
-        "lab", directory, memory_bytes=memory_bytes, cables=[SerialEnd(near)], disks=disks, environment=environment
+        "lab",
+        directory,
+        memory_bytes=memory_bytes,
+        cables=[SerialEnd(near)],
+        disks=disks,
+        environment=environment,
+        boot_place=directory,
     )
     with near, far, kernel:
         columns, rows = os.get_terminal_size(terminal_out) if os.isatty(terminal_out) else (80, 24)

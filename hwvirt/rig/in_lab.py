@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import msgspec
 
 from hwvirt.disk.loop import create_image
 from hwvirt.errors import ExitCode
+from hwvirt.lab.folder import passing_folder
 from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
@@ -49,8 +49,8 @@ def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
     """Boots a kernel, runs the rig in it, powers it off. Raises LabError when the kernel or the runner inside fails."""
     trace = Trace("lab")
     trace.subscribe(watcher.handle)
-    with tempfile.TemporaryDirectory(prefix="hwvirt-lab-") as directory:
-        with _kernels(rig, Path(directory), trace) as bench:
+    with passing_folder() as directory:
+        with _kernels(rig, directory, trace) as bench:
             kernel = bench.host
             command = [sys.executable, "-m", "hwvirt", "run", str(rig.path.absolute()), "--seed", str(rig.seed)]
             command += ["--runs", str(SHARE_IN_GUEST / "runs"), "--stream"]
@@ -75,7 +75,9 @@ def _kernels(rig: Rig, directory: Path, trace: Trace) -> Iterator[two_kernels.Ke
             yield bench
         return
     images, backing = _volatile_disks(rig, directory)
-    with Kernel("bench", directory, memory_bytes=_memory_bytes(rig), disks=images, environment=backing) as kernel:
+    with Kernel(
+        "bench", directory, memory_bytes=_memory_bytes(rig), disks=images, environment=backing, boot_place=directory
+    ) as kernel:
         trace.emit("lab.up", kernel=kernel.name, up_s=kernel.wait_up(Deadline.after(_UP_S)))
         yield two_kernels.Kernels(kernel, {}, None)
         kernel.power_off(Deadline.after(_OFF_S))

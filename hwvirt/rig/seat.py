@@ -49,9 +49,10 @@ class Seat:
     """
 
     def __init__(
-        self, rig: Rig, name: str, directory: Path, cables: Sequence[CableEnd], link: tuple[str, int] | SerialConfig
+        self, rig: Rig, name: str, place: Path, cables: Sequence[CableEnd], link: tuple[str, int] | SerialConfig
     ) -> None:
-        """`cables[0]` leads to the host. Nothing is powered yet."""
+        """Everything lies in `place`. `cables[0]` leads to the host. Nothing is powered yet."""
+        directory = place / name
         host_end = cables[0]
         assert isinstance(host_end, EthernetEnd)
         spec = rig.controllers[name]
@@ -70,7 +71,9 @@ class Seat:
             images.append(_file_system(directory))
         disk = rig.disks[spec.disk]
         memory_bytes = MEMORY_BYTES + disk.window.blocks * disk.block_bytes
-        self.kernel = Kernel(name, directory, memory_bytes=memory_bytes, cables=cables, disks=images)
+        self.kernel = Kernel(
+            name, directory, memory_bytes=memory_bytes, cables=cables, disks=images, boot_place=place
+        )
         self._wanted = self._described()
         self._tls: TlsConfig | None = None
 

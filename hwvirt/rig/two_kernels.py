@@ -58,8 +58,8 @@ def kernels(rig: Rig, directory: Path, trace: Trace) -> Iterator[Kernels]:
             leads_to_host = DirectEthernet()
             stack.callback(leads_to_host.close)
             host_ends.append(leads_to_host.ends[0])
-            seats[name] = Seat(rig, name, directory / name, [leads_to_host.ends[1], end], _link_place(rig, link_ends))
-        host = Kernel("host", directory / "host", cables=host_ends)
+            seats[name] = Seat(rig, name, directory, [leads_to_host.ends[1], end], _link_place(rig, link_ends))
+        host = Kernel("host", directory / "host", cables=host_ends, boot_place=directory)
         for kernel in (host, *(seat.kernel for seat in seats.values())):
             stack.enter_context(kernel)
         secret, papers = secrets.token_hex(32), papers_of(rig)

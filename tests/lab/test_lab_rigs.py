@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from hwvirt.units import Deadline
+from tests.lab.test_lab_kernel import living
+
 pytestmark = pytest.mark.lab
 
+SOON = 60.0
 RIGS = Path(__file__).parents[2] / "rigs"
 
 
@@ -44,3 +52,29 @@ def test_every_property_holds_where_power_and_cable_fail(tmp_path: Path) -> None
         assert said.count(f"lab.power-cut kernel={name}") == 1
         daemons = {"a": 2, "b": 3}[name]  # one for each boot, and the step `restart: b`
         assert (tmp_path / f"latest/kernel-{name}.log").read_text().count("controller.started") == daemons
+
+
+@pytest.mark.parametrize("ends", ["SIGINT", "SIGKILL"])
+def test_a_run_that_is_ended_early_leaves_no_process_and_no_file(ends: str, tmp_path: Path) -> None:
+    places = {name: tmp_path / name for name in ("tmp", "runs")}
+    places["tmp"].mkdir()
+    command = [sys.executable, "-m", "hwvirt", "run", str(RIGS / "lab-power-cut.yaml"), "--no-live"]
+    runner = subprocess.Popen(
+        [*command, "--runs", str(places["runs"])], stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(places["tmp"])}
+    )
+    assert runner.stderr is not None
+    with runner.stderr as said:
+        assert any(b"lab.power-cut" in line for line in said)  # three kernels, and one that is about to boot again
+        pids = living(places["tmp"])
+        assert len(pids) > 6
+        watched = [os.pidfd_open(pid) for pid in pids]
+        runner.send_signal(signal.Signals[ends])
+        said.read()
+    assert runner.wait(SOON) == {"SIGINT": 130, "SIGKILL": -signal.SIGKILL}[ends]
+    for one in watched:
+        assert select.select([one], [], [], SOON)[0], "a process outlived the run"
+        os.close(one)
+    deadline = Deadline.after(SOON)
+    while list(places["tmp"].iterdir()) or living(places["tmp"]):
+        assert not deadline.expired, list(places["tmp"].iterdir())
+        time.sleep(0.01)
