@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from hwvirt.buffers import Buffer
-from hwvirt.link.faults import Blow, FaultKind, Flow, Lanes, LinkFault, Medium, Runs
+from hwvirt.link.faults import Blow, FaultKind, Flow, Lanes, LinkFault, Medium, RememberedLine, Runs
 
 __all__ = ["CableEnd", "CableStrike", "DirectEthernet", "EthernetCable", "EthernetEnd", "SerialCable", "SerialEnd"]
 
@@ -257,7 +257,8 @@ class SerialCable(_Cable):
         bytes_per_s = baud / _BITS_PER_BYTE
         chunk_bytes = max(1, min(_SERIAL_CHUNK_BYTES, int(bytes_per_s * _SERIAL_QUANTUM_S)))
         ahead_bytes = max(chunk_bytes, int(bytes_per_s * _SERIAL_AHEAD_S))
-        lanes, changed = Lanes(names, kinds, seed, (rate,)), threading.Condition()
+        lanes = Lanes(names, kinds, seed, (rate,), remembers=RememberedLine)
+        changed = threading.Condition()
 
         def strand(name: str, source: socket.socket, target: socket.socket, end: SerialEnd) -> _Strand:
             flow = Flow(lanes.toward[name], Runs())

@@ -9,7 +9,7 @@ import tty
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from hwvirt.link.faults import FaultKind, Flow, LinkFault
+from hwvirt.link.faults import FaultKind, Flow, LinkFault, RememberedLine
 from hwvirt.rig.cable import Cable, strikes_of
 from hwvirt.rig.file.model import Rig, Serial
 
@@ -30,6 +30,8 @@ def serial_cable_of(rig: Rig, dialler: str) -> SerialCable | None:
 
 class SerialCable(Cable):
     """`devices` are the ttys of the two controllers, by name. What a full tty does not take is lost, as by a UART."""
+
+    remembers = RememberedLine
 
     def __init__(
         self,

@@ -4,8 +4,10 @@ A relay holds a `Lane` for each direction and a `Flow` for each connection and d
 the flow, and sends on what `arrived`.
 """
 
+from hwvirt.link.faults.forgery import Memory, Remembered
 from hwvirt.link.faults.lane import Flow, Lane
 from hwvirt.link.faults.lanes import Blow, Lanes
+from hwvirt.link.faults.line_forgery import RememberedLine
 from hwvirt.link.faults.model import FAULTS, SEALED, Extent, FaultKind, Form, LinkFault, Medium
 from hwvirt.link.faults.stages import Strike
 from hwvirt.link.faults.units import Cutter, Frames, Runs
@@ -24,6 +26,9 @@ __all__ = [
     "Lanes",
     "LinkFault",
     "Medium",
+    "Memory",
+    "Remembered",
+    "RememberedLine",
     "Runs",
     "Strike",
 ]

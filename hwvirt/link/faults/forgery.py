@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from typing import Protocol
 
 from hwvirt.errors import PeerError
 from hwvirt.link.codec import FIRST_REQUEST, Kind, encode
@@ -11,11 +12,25 @@ from hwvirt.link.layouts import WRITTEN
 from hwvirt.link.messages import Written
 from hwvirt.link.wire import HEADER_BYTES, Header, read_header, write_frame
 
-__all__ = ["Remembered", "forged"]
+__all__ = ["Memory", "Remembered", "forged"]
 
 _REMEMBERED_FRAMES = 16
 _REMEMBERED_BYTES = 1 << 16
 """A frame that is larger is not remembered: sixteen that are not are a megabyte."""
+
+
+class Memory(Protocol):
+    """What somebody knows who reads one direction of a cable, and what he can say. `former`: frames of former sessions."""
+
+    former: list[bytes]
+
+    def see(self, data: bytes) -> None:
+        """`data` passes."""
+        ...
+
+    def forged(self, data: bytes) -> bytes | None:
+        """What he puts before `data` that nobody has sent; None where he has nothing."""
+        ...
 
 
 class Remembered:
@@ -37,6 +52,10 @@ class Remembered:
             self._recent.clear()
         if len(data) <= _REMEMBERED_BYTES:
             self._recent.append(data)
+
+    def forged(self, data: bytes) -> bytes | None:
+        """See `forged`."""
+        return forged(data)
 
 
 def forged(data: bytes) -> bytes | None:

@@ -6,8 +6,9 @@ import random
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from hwvirt.link.faults.model import FaultKind, Medium
-from hwvirt.link.faults.stages import STAGES, Strike, Unit
+from hwvirt.link.faults.forgery import Memory, Remembered
+from hwvirt.link.faults.model import SEALED, FaultKind, Medium
+from hwvirt.link.faults.stages import STAGES, Strike, Surroundings, Unit
 from hwvirt.link.faults.units import Cutter
 
 __all__ = ["Flow", "Lane"]
@@ -18,12 +19,20 @@ _SILENT = (FaultKind.CUT, FaultKind.HALF_OPEN)
 class Lane:
     """The stages of one direction. They outlast connections: a fault that is at work strikes the next one too.
 
-    `kinds` are the faults that can strike here; the same `seed` draws the same bits and bytes.
+    `kinds` are the faults that can strike here; the same `seed` draws the same bits and bytes. `memory` is that of whoever
+    forges and replays here.
     """
 
-    def __init__(self, kinds: Collection[FaultKind], seed: str, medium: Medium = Medium.STREAM) -> None:
-        chance = random.Random(seed)
-        self._stages = {stage.kind: stage(chance, medium) for stage in STAGES if stage.kind in kinds}
+    def __init__(
+        self,
+        kinds: Collection[FaultKind],
+        seed: str,
+        medium: Medium = Medium.STREAM,
+        memory: Memory | None = None,
+    ) -> None:
+        around = Surroundings(random.Random(seed), medium, memory or Remembered())
+        self._memory = None if SEALED.isdisjoint(kinds) else around.memory
+        self._stages = {stage.kind: stage(around) for stage in STAGES if stage.kind in kinds}
         self._chain = list(self._stages.values())
 
     def add(self, strike: Strike) -> None:
@@ -41,6 +50,8 @@ class Lane:
 
     def through(self, data: bytes, now: float) -> Sequence[Unit]:
         """What comes out at the other end where the unit `data` goes in now, and when."""
+        if self._memory is not None:
+            self._memory.see(data)
         units: Sequence[Unit] = (Unit(data, now),)
         for stage in self._chain:
             units = [out for unit in units for out in stage.through(unit, now)]

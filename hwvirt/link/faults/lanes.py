@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from hwvirt.link.faults.forgery import Memory, Remembered
 from hwvirt.link.faults.lane import Lane
 from hwvirt.link.faults.model import FaultKind, LinkFault, Medium
 from hwvirt.link.faults.stages import Strike
@@ -41,7 +42,8 @@ class Blow:
 class Lanes:
     """A lane for each of the two ends, by the name of the end that it leads to; `kinds` are the faults that can strike.
 
-    `standing` faults are at work all the time. The same `seed` draws the same bits and bytes.
+    `standing` faults are at work all the time. The same `seed` draws the same bits and bytes. `remembers` makes the memory
+    of whoever forges and replays in one direction.
     """
 
     def __init__(
@@ -51,10 +53,13 @@ class Lanes:
         seed: int,
         standing: Iterable[LinkFault] = (),
         medium: Medium = Medium.STREAM,
+        remembers: Callable[[], Memory] = Remembered,
     ) -> None:
         standing = tuple(standing)
         possible = {*kinds, *(fault.kind for fault in standing)}
-        self.toward: Mapping[str, Lane] = {name: Lane(possible, f"{seed} to {name}", medium) for name in ends}
+        self.toward: Mapping[str, Lane] = {
+            name: Lane(possible, f"{seed} to {name}", medium, remembers()) for name in ends
+        }
         for fault in standing:
             for lane in self.toward.values():
                 lane.add(Strike(fault, 0.0))

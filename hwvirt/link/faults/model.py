@@ -68,7 +68,7 @@ FAULTS: dict[FaultKind, Form] = {
 
 
 SEALED = frozenset({FaultKind.REPLAY, FaultKind.FORGE})
-"""Faults of a cable that reads the session: one of bare Ethernet frames or bytes knows no former frames and no replies."""
+"""Faults of a cable that reads the session: one of bare Ethernet frames knows no former ones of it, and no replies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import ClassVar, NamedTuple
 
 from typing_extensions import override
 
-from hwvirt.link.faults.forgery import Remembered, forged
+from hwvirt.link.faults.forgery import Memory
 from hwvirt.link.faults.model import FaultKind, LinkFault, Medium
 
-__all__ = ["STAGES", "Stage", "Strike", "Unit"]
+__all__ = ["STAGES", "Stage", "Strike", "Surroundings", "Unit"]
 
 _THROTTLED_RUN_S = 0.001
 _LEAST_RUN_BYTES = 64
@@ -46,14 +46,21 @@ class Strike:
         self.left = 0
 
 
+class Surroundings(NamedTuple):
+    """What the stages of one direction share. `memory` has seen what passes before they do."""
+
+    chance: random.Random
+    medium: Medium
+    memory: Memory
+
+
 class Stage:
     """One kind of fault in one direction."""
 
     kind: ClassVar[FaultKind]
 
-    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
-        self.chance = chance
-        self.medium = medium
+    def __init__(self, around: Surroundings) -> None:
+        self.chance, self.medium, self.memory = around
         self._strikes: list[Strike] = []
 
     def add(self, strike: Strike) -> None:
@@ -137,8 +144,8 @@ class _Duplicate(Stage):
 class _Reorder(Stage):
     kind = FaultKind.REORDER
 
-    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
-        super().__init__(chance, medium)
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
         self._held: list[Unit] = []
 
     @override
@@ -194,22 +201,13 @@ class _Garbage(Stage):
 class _Replay(Stage):
     kind = FaultKind.REPLAY
 
-    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
-        super().__init__(chance, medium)
-        self._remembered = Remembered()
-
-    @override
-    def through(self, unit: Unit, now: float) -> Iterable[Unit]:
-        self._remembered.see(unit.data)
-        return super().through(unit, now)
-
     @override
     def fits(self, unit: Unit, fault: LinkFault) -> bool:
-        return bool(self._remembered.former)
+        return bool(self.memory.former)
 
     @override
     def struck(self, unit: Unit, amount: float) -> Iterable[Unit]:
-        return (unit._replace(data=self.chance.choice(self._remembered.former)), unit)
+        return (unit._replace(data=self.chance.choice(self.memory.former)), unit)
 
 
 class _Forge(Stage):
@@ -217,11 +215,11 @@ class _Forge(Stage):
 
     @override
     def fits(self, unit: Unit, fault: LinkFault) -> bool:
-        return forged(unit.data) is not None
+        return self.memory.forged(unit.data) is not None
 
     @override
     def struck(self, unit: Unit, amount: float) -> Iterable[Unit]:
-        return (unit._replace(data=forged(unit.data) or b""), unit)
+        return (unit._replace(data=self.memory.forged(unit.data) or b""), unit)
 
 
 class _Rate(Stage):
@@ -229,8 +227,8 @@ class _Rate(Stage):
 
     kind = FaultKind.RATE
 
-    def __init__(self, chance: random.Random, medium: Medium = Medium.STREAM) -> None:
-        super().__init__(chance, medium)
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
         self._free_at = 0.0
 
     @override

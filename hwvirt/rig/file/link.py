@@ -45,10 +45,10 @@ def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
         raise link.error(f"{kind!r} needs frames that can be read, and TLS hides them", "Use a link without `tls`.")
     if len(rig.controllers) == 1:
         raise link.error("a rig with one controller has no link")
-    if fault in SEALED and (isinstance(rig.link, Serial) or rig.lab.kernels is Kernels.EACH):
+    if fault in SEALED and isinstance(rig.link, Ethernet) and rig.lab.kernels is Kernels.EACH:
         raise link.error(
-            f"{kind!r} needs a cable that knows the frames of the link; this one carries {_raw(rig)}",
-            "Have it in a rig over Ethernet whose controllers share a machine.",
+            f"{kind!r} needs a cable that knows the frames of the link; this one carries Ethernet frames",
+            "Have it in a rig whose controllers share a machine.",
         )
     if fault in _WHOM_ELSE and "toward" in beside:
         raise beside["toward"].error(f"a link fault {kind!r} has no such key", _WHOM_ELSE[fault])
@@ -80,10 +80,6 @@ def _tls_files(item: Item) -> TlsFiles:
     found = item.fields(("authority", "certificate", "key"))
     folder = Path(item.file).parent
     return TlsFiles(**{key: folder / path.text() for key, path in found.items()})
-
-
-def _raw(rig: Rig) -> str:
-    return "bytes" if isinstance(rig.link, Serial) else "Ethernet frames"
 
 
 def _stall(found: dict[str, Item]) -> float:

@@ -579,17 +579,17 @@ def test_power_cut_of_a_kernel_whose_disk_keeps_its_data_is_a_rig() -> None:
 
 @pytest.mark.parametrize("kernels", ["each", "shared"])
 @pytest.mark.parametrize("fault", ["replay", "forge"])
-@pytest.mark.parametrize(("link", "carried"), [("ethernet", "Ethernet frames"), ("serial", "bytes")])
-def test_fault_of_a_session_is_refused_on_a_cable_that_knows_none(kernels: str, fault: str, link: str, carried: str) -> None:
+@pytest.mark.parametrize("link", ["ethernet", "serial"])
+def test_fault_of_a_session_is_refused_on_a_cable_that_knows_none(kernels: str, fault: str, link: str) -> None:
     text = LAB.replace("each", kernels) % ("tcm-loop", link, "crash: a", f"link: {{{fault}: 1}}")
-    if (kernels, link) == ("shared", "ethernet"):
+    if (kernels, link) != ("each", "ethernet"):
         assert parse_rig(text, Path("rig.yaml")).name == "apart"
         return
     with pytest.raises(RigFileError) as caught:
         parse_rig(text, Path("rig.yaml"))
     assert str(caught.value) == (
         f"rig.yaml:11:34: scenarios[0].steps[1].faults[0].link: '{fault}' needs a cable that knows the frames of the link; "
-        f"this one carries {carried}. Have it in a rig over Ethernet whose controllers share a machine."
+        "this one carries Ethernet frames. Have it in a rig whose controllers share a machine."
     )
 
 
