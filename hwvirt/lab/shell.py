@@ -64,8 +64,9 @@ def shell(
         boot_place=directory,
     )
     with near, far, kernel:
-        columns, rows = os.get_terminal_size(terminal_out) if os.isatty(terminal_out) else (80, 24)
-        job = kernel.start(["busybox", "sh", "-c", _COMMAND.format(rows=rows, columns=columns)])
+        columns, rows = os.get_terminal_size(terminal_out) if os.isatty(terminal_out) else (0, 0)
+        size = {"rows": rows or 24, "columns": columns or 80}  # a terminal that nobody has sized has nothing
+        job = kernel.start(["busybox", "sh", "-c", _COMMAND.format(**size)])
         job.line(Deadline.after(_BOOT_S))
         threading.Thread(target=_hang_up_after, args=(job, far), daemon=True).start()
         with _raw(terminal_in):

@@ -18,6 +18,8 @@ __all__ = ["SerialCable", "serial_cable_of"]
 _BITS_OF_A_BYTE, _DATA_BITS = 10, 8  # 8N1: a start bit, eight of data, a stop bit
 _QUANTUM_S = 0.002
 _LEAST_CHUNK_BYTES = 8
+_AHEAD_S = 0.02
+"""So late the loop may come back while the line goes on: a real one does not wait for anybody."""
 
 
 def serial_cable_of(rig: Rig, dialler: str) -> SerialCable | None:
@@ -44,7 +46,7 @@ class SerialCable(Cable):
     ) -> None:
         line = LinkFault(FaultKind.RATE, baud * _DATA_BITS / _BITS_OF_A_BYTE)
         super().__init__(dialler, listener, {*kinds, FaultKind.RATE}, seed, (line, *standing))
-        self._chunk_bytes = max(_LEAST_CHUNK_BYTES, int(baud / _BITS_OF_A_BYTE * _QUANTUM_S))
+        self._bytes_per_s = baud / _BITS_OF_A_BYTE
         self._ends = {name: os.openpty() for name in (dialler, listener)}
         self.devices: dict[str, str] = {}
         for name, (master, slave) in self._ends.items():
@@ -55,7 +57,7 @@ class SerialCable(Cable):
         self.lost_bytes = 0
 
     def _strand(self, source: str, target: str) -> _Strand:
-        return _Strand(self, self._ends[source][0], self._ends[target][0], self.flow(target), self._chunk_bytes)
+        return _Strand(self, self._ends[source][0], self._ends[target][0], self.flow(target), self._bytes_per_s)
 
     async def start(self) -> None:
         """Begins to carry."""
@@ -74,24 +76,28 @@ class SerialCable(Cable):
 
 
 class _Strand:
-    """One direction: reads what the line can carry now, delivers what has come out."""
+    """One direction: reads a little more than the line carries now, delivers what has come out."""
 
-    def __init__(self, cable: SerialCable, source: int, target: int, flow: Flow, chunk_bytes: int) -> None:
+    def __init__(self, cable: SerialCable, source: int, target: int, flow: Flow, bytes_per_s: float) -> None:
         self._cable = cable
         self._source = source
         self._target = target
         self._flow = flow
-        self._chunk_bytes = chunk_bytes
+        self._chunk_bytes = max(_LEAST_CHUNK_BYTES, int(bytes_per_s * _QUANTUM_S))
+        self._ahead_bytes = max(self._chunk_bytes, int(bytes_per_s * _AHEAD_S))
+        self._reading = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
         """Waits for bytes."""
         self._loop.add_reader(self._source, self._readable)
+        self._reading = True
 
     def stop(self) -> None:
         """Waits for nothing any more. Idempotent."""
         self._loop.remove_reader(self._source)
+        self._reading = False
         if self._timer is not None:
             self._timer.cancel()
 
@@ -103,19 +109,22 @@ class _Strand:
         now = time.monotonic()
         self._flow.send(data, now)
         self._cable.passed(now)
-        # The line is busy with this: more is read when it is through, so that the sender's tty fills and holds it back.
-        self._loop.remove_reader(self._source)
         self._deliver()
 
     def _deliver(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         now = time.monotonic()
         for data in self._flow.arrived(now):
             taken = 0
             with suppress(BlockingIOError):
                 taken = os.write(self._target, data)
             self._cable.lost_bytes += len(data) - taken
-        due = self._flow.next_due()
-        if due == float("inf"):
+        room = self._flow.waiting_bytes < self._ahead_bytes
+        if room and not self._reading:
             self.start()
-        else:
-            self._timer = self._loop.call_later(max(0.0, due - now), self._deliver)
+        elif self._reading and not room:  # the sender's tty fills, and holds it back
+            self._loop.remove_reader(self._source)
+            self._reading = False
+        if self._flow.waiting_bytes:
+            self._timer = self._loop.call_later(max(0.0, self._flow.next_due() - now), self._deliver)
