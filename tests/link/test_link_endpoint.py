@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -395,6 +396,23 @@ def test_pauses_grow_to_the_last_and_begin_again_after_a_success() -> None:
         assert longest / 2 <= pause <= longest
     backoff.reset()
     assert backoff.next_s() <= 1.0
+
+
+def test_dialler_that_has_waited_long_is_quick_again_once_it_had_a_session() -> None:
+    async def story(rig: LinkRig) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = int(probe.getsockname()[1])
+        a = await rig.endpoint(Role.CONNECT, port, timing=LinkTiming(first_retry_s=0.001, last_retry_s=0.05))
+        pauses = a._transport._backoff  # type: ignore[union-attr]  # it dials
+        await until(lambda: pauses._attempts >= 8)
+        b = await rig.endpoint(Role.LISTEN, port)
+        await asyncio.gather(a.wait_up(soon()), b.wait_up(soon()))
+        assert b._live is not None
+        b._live.end(LinkDown("link: the test wants another session."))
+        await until(lambda: a.statistics.reconnects == 1)
+        assert pauses._attempts <= 2
+
+    play(story)
 
 
 def test_pauses_repeat_with_the_seed() -> None:
