@@ -18,7 +18,7 @@ from hwvirt.disk.discovery.identity import people_size
 __all__ = ["as_yaml", "show", "show_json", "show_yaml"]
 
 _COLUMNS = ("block", "sg", "size", "blocks", "model", "firmware", "serial", "wwn", "cache", "transport", "state")
-_WIDE_ENOUGH = 240  # a pipe has no width: one line for each disk, so that grep finds whole ones
+_WIDE_ENOUGH = 2000  # a pipe has no width: one line for each disk, so that grep finds whole ones
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NOTHING = "no SCSI disk here: this machine has none, or its kernel has not loaded sd_mod and sg"
 

@@ -15,6 +15,8 @@ from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.position import MAPPED, ZERO, unpack
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.units import Unit
+from hwvirt.disk.discovery.removable import Presence, RemovableDisk
+from hwvirt.disk.disk import Disk
 from hwvirt.errors import ControllerError, UsageError
 from hwvirt.scsi.cdb import synchronize_cache_16
 from hwvirt.scsi.command import Command
@@ -23,7 +25,7 @@ from hwvirt.scsi.sense import decode_sense
 if TYPE_CHECKING:
     from hwvirt.controller.daemon import Controller
 
-__all__ = ["verbs_of"]
+__all__ = ["disk_state", "verbs_of"]
 
 STRIP_CELLS = 64
 _PAGE_ROWS = 8192
@@ -188,8 +190,15 @@ def _status(controller: Controller) -> dict[str, Any]:
             "path": config.disk.path,
             "block_bytes": config.disk.block_bytes,
             "blocks": controller.disk_blocks,
+            "state": disk_state(controller.disk),
         },
     }
+
+
+def disk_state(disk: Disk | None) -> str:
+    """ "present", or "removed" when it was pulled."""
+    presence = disk.look() if isinstance(disk, RemovableDisk) else Presence.PRESENT
+    return presence.name.lower()
 
 
 def _lun(controller: Controller, number: int) -> dict[str, Any]:

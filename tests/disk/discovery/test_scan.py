@@ -76,6 +76,13 @@ def test_table_keeps_a_disk_on_one_line_in_a_pipe(capsys: pytest.CaptureFixture[
     assert rows[2].rstrip().endswith("cannot open /dev/sdd: Permission denied.")
 
 
+def test_claim_of_a_long_command_line_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = f"it is claimed by process 335 ({'/a/long/path/to/python' * 10} hwvirt up desk.yaml)"
+    show([replace(ARMED, uses=(Use(reason, ""),))])
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.rstrip().endswith(reason) for row in rows] == [True]
+
+
 def test_no_disk_is_told_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
     show([])
     assert capsys.readouterr().out.startswith("no SCSI disk here")
