@@ -109,11 +109,12 @@ def test_interrupted_run_takes_everything_down_first(number: signal.Signals, tmp
 def test_second_interruption_does_not_cut_the_teardown_short(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         pids = run.pids()
-        os.kill(pids["b"], signal.SIGSTOP)  # now the teardown has to wait
+        os.kill(pids["a"], signal.SIGSTOP)  # who is to stop first keeps the teardown waiting
         try:
             for times in (1, 2):
                 run.process.send_signal(signal.SIGINT)
                 run.wait_for(_interrupted, times)
         finally:
-            os.kill(pids["b"], signal.SIGCONT)
+            os.kill(pids["a"], signal.SIGCONT)
         assert_ends(run, pids)
+        assert "link: closed by this controller." in (run.folder / "a.log").read_text()  # it was stopped and not killed
