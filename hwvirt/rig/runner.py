@@ -24,7 +24,7 @@ from hwvirt.rig.far_bench import FarBench, FarMachine
 from hwvirt.rig.file.model import Rig
 from hwvirt.rig.file.scenario import Scenario, Step
 from hwvirt.rig.in_lab import run_in_lab
-from hwvirt.rig.report import Report, RunFolder, StepReport, decide, provenance, summarize, verdict_word
+from hwvirt.rig.report import Report, RunFolder, StepReport, decide, provenance, summarize, unmet, verdict_word
 from hwvirt.rig.stage import Stage
 from hwvirt.rig.steps import STEPS, Performance, name_of
 from hwvirt.rig.watcher import Watcher
@@ -77,6 +77,7 @@ class _Run:
         self.trace.subscribe(self.watcher.handle)
         self.steps: list[StepReport] = []
         self.script = [(scenario, step) for scenario in rig.scenarios for step in scenario.steps]
+        self.missed: list[str] = []
         self.working: asyncio.Task[None] | None = None
         self.failure: tuple[ExitCode, str] | None = None
         self.performance: Performance | None = None
@@ -140,11 +141,14 @@ class _Run:
 
     async def _perform(self, performance: Performance) -> None:
         for scenario in self.rig.scenarios:
+            before = performance.counts_by_name()
             self.trace.emit("scenario.started", name=scenario.name)
             for step in scenario.steps:
                 await self._do(performance, scenario, step)
                 if self.failure is not None:
                     return
+            counts = {name: count - before[name] for name, count in performance.counts_by_name().items()}
+            self.missed += unmet(scenario.expect, counts, scenario.name)
 
     async def _do(self, performance: Performance, scenario: Scenario, step: Step) -> None:
         name, began, failure = name_of(step), time.monotonic(), ""
@@ -185,8 +189,7 @@ class _Run:
     def _report(self, elapsed_s: float) -> Report:
         verdicts = self.performance.verdicts if self.performance else []
         counts = self.performance.counts_by_name() if self.performance else {}
-        expected = [*self.rig.expect, *(wanted for scenario in self.rig.scenarios for wanted in scenario.expect)]
-        decision = decide(verdicts, expected, counts, self.failure)
+        decision = decide(verdicts, [*self.missed, *unmet(self.rig.expect, counts)], self.failure)
         properties, cards = summarize(verdicts)
         blocked = self.script[len(self.steps) :]
         return Report(

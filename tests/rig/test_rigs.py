@@ -113,8 +113,6 @@ def test_rig_passes_with_every_property_and_every_fault(name: str, ended: Callab
     assert (run.code, run.out) == (0, ""), run.err
     report = run.report
     assert (report["verdict"], report["reasons"], report["cards"]) == ("passed", [], [])
-    for expectation in (*rig.expect, *(wanted for scenario in rig.scenarios for wanted in scenario.expect)):
-        assert expectation.holds(report["counts"][expectation.counter.value]), expectation.text
     properties = report["properties"]
     assert asked_properties(rig) <= set(properties)
     assert all(found["verdict"] == "held" and found["checked"] > 0 for found in properties.values())
@@ -191,5 +189,6 @@ def test_rig_that_does_next_to_nothing_ends_with_5_and_says_so(tmp_path: Path) -
     counts, wanted = run.report["counts"], RIGS["quickstart"].scenarios[0].expect
     assert (run.code, run.report["verdict"]) == (5, "nothing-ran")
     missed = [each for each in wanted if each.counter.value != "mismatches"]
-    expected = [f"expected {each.text}, counted {counts[each.counter.value]}" for each in missed]
+    where = f"in scenario {RIGS['quickstart'].scenarios[0].name!r}"
+    expected = [f"expected {each.text}, counted {counts[each.counter.value]} {where}" for each in missed]
     assert [reason for reason in run.report["reasons"] if reason.startswith("expected")] == expected

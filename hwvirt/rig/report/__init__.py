@@ -2,7 +2,7 @@
 
 from hwvirt.rig.report.folder import RunFolder
 from hwvirt.rig.report.model import PropertyReport, Report, StepReport, summarize
-from hwvirt.rig.report.outcome import Decision, decide, verdict_word
+from hwvirt.rig.report.outcome import Decision, decide, unmet, verdict_word
 from hwvirt.rig.report.provenance import provenance
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "decide",
     "provenance",
     "summarize",
+    "unmet",
     "verdict_word",
 ]

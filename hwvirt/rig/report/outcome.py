@@ -9,7 +9,7 @@ from hwvirt.errors import ExitCode
 from hwvirt.rig.file.scenario import Expectation
 from hwvirt.rig.judge.verdict import Outcome, Verdict
 
-__all__ = ["Decision", "decide", "verdict_word"]
+__all__ = ["Decision", "decide", "unmet", "verdict_word"]
 
 _WORDS = {
     ExitCode.PASSED: "passed",
@@ -34,15 +34,22 @@ def verdict_word(code: ExitCode) -> str:
     return _WORDS[code]
 
 
+def unmet(expectations: Iterable[Expectation], counts: Mapping[str, int], scenario: str = "") -> list[str]:
+    """A reason for each expectation that the counts do not meet; `scenario` is whose they are, or empty: the whole run's."""
+    where = f" in scenario {scenario!r}" if scenario else ""
+    return [
+        f"expected {expectation.text}, counted {counts.get(expectation.counter.value, 0)}{where}"
+        for expectation in expectations
+        if not expectation.holds(counts.get(expectation.counter.value, 0))
+    ]
+
+
 def decide(
-    verdicts: Sequence[Verdict],
-    expectations: Iterable[Expectation],
-    counts: Mapping[str, int],
-    failure: tuple[ExitCode, str] | None = None,
+    verdicts: Sequence[Verdict], missed: Iterable[str] = (), failure: tuple[ExitCode, str] | None = None
 ) -> Decision:
     """A broken property outweighs everything; then `failure`, what ended the run early (its code and reason).
 
-    A run passes only when something was checked, everything that was asked was checked, and the counts are as expected.
+    A run passes only when something was checked, everything that was asked was checked, and no expectation was `missed`.
     """
     broken = [f"{verdict.property.value} is broken" for verdict in verdicts if verdict.outcome is Outcome.BROKEN]
     if broken:
@@ -54,11 +61,7 @@ def decide(
         for verdict in verdicts
         if verdict.outcome is Outcome.NOT_CHECKED
     ]
-    reasons += [
-        f"expected {expectation.text}, counted {counts.get(expectation.counter.value, 0)}"
-        for expectation in expectations
-        if not expectation.holds(counts.get(expectation.counter.value, 0))
-    ]
+    reasons += missed
     if not verdicts:
         reasons.append("no property was judged")
     return Decision(ExitCode.NOTHING_RAN if reasons else ExitCode.PASSED, tuple(reasons))

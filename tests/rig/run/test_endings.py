@@ -66,7 +66,8 @@ def test_less_than_expected_is_no_pass_and_says_what_was_expected_and_counted(tm
     ran = run(small(FILL, REDIRECT, workload(100, blocks="1..1"), JUDGE, expect='{acknowledged: ">= 5000"}'), tmp_path)
     counted = ran.report["counts"]["acknowledged"]
     assert 50 < counted < 100
-    assert ending(ran) == (ExitCode.NOTHING_RAN, "nothing-ran", f"expected acknowledged >= 5000, counted {counted}")
+    reason = f"expected acknowledged >= 5000, counted {counted} in scenario 'a small story'"
+    assert ending(ran) == (ExitCode.NOTHING_RAN, "nothing-ran", reason)
     assert set(ran.verdicts.values()) == {"held"}
 
 

@@ -77,6 +77,21 @@ def test_second_scenario_finds_what_the_first_left(end: str, tmp_path: Path) -> 
     assert ran.report["properties"]["untouched"]["checked"] == 2 * 1024
 
 
+def test_each_scenario_must_do_what_it_expects_itself(tmp_path: Path) -> None:
+    enough, together = '{acknowledged: ">= 200"}', 'expect: {acknowledged: ">= 1000"}'
+    busy = rig_of(FILL, REDIRECT, workload(), JUDGE, expect=enough)
+    ran = run(f"{busy}{ANOTHER}      - {JUDGE}\n    expect: {enough}\n{together}\n", tmp_path)
+    done = ran.report["counts"]["acknowledged"]
+    assert 200 <= done < 1000
+    assert (ran.code, ran.report["reasons"]) == (
+        ExitCode.NOTHING_RAN,
+        [
+            "expected acknowledged >= 200, counted 0 in scenario 'another story'",
+            f"expected acknowledged >= 1000, counted {done}",
+        ],
+    )
+
+
 def test_same_seed_submits_the_same_operations_and_another_one_others(tmp_path: Path) -> None:
     def submitted(name: str, seed: int | None) -> list[tuple[int, int, int]]:
         async def keep(run: Performance) -> None:
