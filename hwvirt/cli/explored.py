@@ -89,9 +89,10 @@ def replay(outcome: Outcome) -> str:
 
 
 def _counts(outcomes: Sequence[Outcome]) -> Table:
-    table = Table("scenario", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("scenario", no_wrap=True)
     for name in ("states", "transitions", "depth", "faults", "settled", "judged", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for one in outcomes:
         numbers = (one.states, one.transitions, one.depth, one.bounds.faults, one.settled, one.judged)
@@ -102,7 +103,7 @@ def _counts(outcomes: Sequence[Outcome]) -> Table:
 def _remark(outcome: Outcome) -> str:
     if outcome.violation:
         return "[red]broken[/]"
-    return "[green]held, nothing is left to explore[/]" if outcome.complete else "[green]held[/]"
+    return "[green]held, complete[/]" if outcome.complete else "[green]held[/]"
 
 
 def _coverage(visits: Visits) -> Table:
@@ -122,11 +123,15 @@ def _violation_lines(outcome: Outcome) -> Iterator[str]:
     if violation is None:
         return
     yield ""
-    yield f"{outcome.scenario} is broken" + (", once everything has healed:" if violation.healed else ":")
+    yield f"{outcome.scenario} is broken:"
     for problem in violation.problems:
         yield from (f"  {line}" for line in problem.splitlines())
-    yield "A shortest schedule:" if outcome.seed is None else "A schedule from which nothing can be left out:"
+    if violation.words:
+        yield "A shortest schedule:" if outcome.seed is None else "A schedule from which nothing can be left out:"
     yield from (f"  {number}. {words}" for number, words in enumerate(violation.words, 1))
+    if violation.healing:
+        yield "What then happens by itself:" if violation.words else "It happens by itself:"
+        yield from (f"  {number}. {words}" for number, words in enumerate(violation.healing, len(violation.words) + 1))
     yield f"Once more: {replay(outcome)}"
 
 
@@ -162,8 +167,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "violation": violation
         and {
             "problems": violation.problems,
-            "healed": violation.healed,
             "schedule": violation.words,
+            "healing": violation.healing,
             "replay": replay(outcome),
         },
     }

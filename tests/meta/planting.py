@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ SPOILED = "spoiled"
 """The first word of a line on stdout that names blocks, where a defect chooses them itself."""
 
 MUTANTS: dict[str, Callable[[], None]] = {}
+_REPLACED: list[tuple[Any, str, Any]] = []
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -40,10 +42,24 @@ def instead_of(owner: Any, name: str) -> Callable[[_Function], _Function]:
         def planted(*args: Any, **kwargs: Any) -> Any:
             return function(original, *args, **kwargs)
 
+        _REPLACED.append((owner, name, original))
         setattr(owner, name, planted)
         return function
 
     return take_place
+
+
+@contextmanager
+def planted(plant: Callable[[], None]) -> Iterator[None]:
+    """The defect is there inside, and nowhere else."""
+    before = len(_REPLACED)
+    try:
+        plant()
+        yield
+    finally:
+        while len(_REPLACED) > before:
+            owner, name, original = _REPLACED.pop()
+            setattr(owner, name, original)
 
 
 def spoiled(*lbas: int) -> None:

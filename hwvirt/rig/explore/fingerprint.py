@@ -30,6 +30,7 @@ __all__ = ["fingerprint"]
 def fingerprint(process: Process) -> int:
     """A number for the state that the process is in; the same for equal states, within one run of Python."""
     walk = _Walk()
+    walk.out.append(process.loop.now)
     walk.visit(process.loop.tasks)
     walk.visit(process)
     walk.visit(process.loop.timers())

@@ -145,6 +145,13 @@ _ALL = (
         handshake=True,
     ),
     Scenario(
+        name="late-replies",
+        story="a write and a flush on a new connection, while frames of the former one still arrive",
+        before=(_write(0),),
+        asks=(_write(0), _FLUSH, _READ_0),
+        faults=Fault.CUT | Fault.HALF | Fault.REPLAY,
+    ),
+    Scenario(
         name="reuse",
         story="a store with hardly any room gives positions out again",
         before=(_write(0), _write(1), _FLUSH),

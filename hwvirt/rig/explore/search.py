@@ -35,12 +35,15 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What must hold and does not, and a shortest schedule that leads there, in words. `healed`: it shows only later."""
+    """What must hold and does not, and a shortest schedule that leads there, in words.
+
+    `healing`: what happens behind the schedule by itself, where it only shows while the world heals.
+    """
 
     problems: tuple[str, ...]
     schedule: Schedule
     words: tuple[str, ...]
-    healed: bool
+    healing: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -147,7 +150,7 @@ class _Search:
                 action = chance.choice(actions)
                 known = self._after(state, action) is None
                 state = self._world.after(state, action)
-                if not known and self._is_wrong(state):
+                if (not known and self._is_wrong(state)) or self._is_full():
                     return
             stale = 0 if self._outcome.states > before else stale + 1
 
@@ -168,14 +171,20 @@ class _Search:
         return self._outcome.states >= self._bounds.states
 
     def _is_wrong(self, state: State) -> bool:
-        problems, healed = self._trial.now(state), False
-        if not problems:
-            problems, healed = self._trial.in_the_end(state), True
+        problems = self._problems(state)
         if problems:
-            schedule = self._shorter(self._schedule_to(state))
-            words = tuple(told(self._world, self._start, schedule))
-            self._outcome.violation = Violation(problems, schedule, words, healed)
+            self._outcome.violation = self._violation(state)
         return bool(problems)
+
+    def _problems(self, state: State) -> tuple[str, ...]:
+        return self._trial.now(state) or self._trial.in_the_end(state)
+
+    def _violation(self, state: State) -> Violation:
+        schedule = self._shorter(self._schedule_to(state))
+        state = self._behind(schedule) or state
+        healing = self._trial.healing(state)
+        words = told(self._world, self._start, (*schedule, *healing))
+        return Violation(self._problems(state), schedule, tuple(words[: len(schedule)]), tuple(words[len(schedule) :]))
 
     def _schedule_to(self, state: State) -> Schedule:
         actions: list[Action] = []
@@ -196,12 +205,17 @@ class _Search:
         return schedule
 
     def _goes_wrong(self, schedule: Schedule) -> bool:
+        state = self._behind(schedule)
+        return state is not None and bool(self._problems(state))
+
+    def _behind(self, schedule: Schedule) -> State | None:
+        """Where the schedule leads from the start; None: it cannot happen."""
         state = self._start
         for action in schedule:
             if action not in self._world.possible(state):
-                return False
+                return None
             state = self._world.after(state, action)
-        return bool(self._trial.now(state) or self._trial.in_the_end(state))
+        return state
 
 
 _TOLD_EVERY = 500

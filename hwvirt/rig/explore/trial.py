@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from hwvirt.controller.position import MAPPED, ZERO, unpack
 from hwvirt.controller.states import State as VolumeState
 from hwvirt.controller.store import LocalStore
 from hwvirt.digest import block_digests, crc32c
-from hwvirt.rig.explore.actions import Act
+from hwvirt.rig.explore.actions import Act, Action, Schedule
 from hwvirt.rig.explore.loop import HandLoop
 from hwvirt.rig.explore.machine import FirstFacts, SecondFacts
 from hwvirt.rig.explore.memory import BLOCK_BYTES, Image, Loss, MemoryDisk, MemoryJournal
@@ -31,8 +32,10 @@ from hwvirt.trace import Trace
 
 __all__ = ["Trial"]
 
-_SILENCES_MOST = 3
-"""Times that a healing world may wait for nothing."""
+_SILENCES_MOST, _ATTEMPTS_MOST = 3, 8
+"""Times that a healing world may wait for nothing, and that A may have to connect or to start."""
+_STEPS_MOST = 400
+"""More than any of the stories needs to its end."""
 
 
 class _Entry(NamedTuple):
@@ -75,10 +78,23 @@ class Trial:
             found = self._pairs[state.a, state.b] = (*first.wrong, *second.wrong, *_between(first, second))
         return found
 
+    def healing(self, state: State) -> Schedule:
+        """What happens in a world that heals, until something is wrong or it is at its end."""
+        actions: list[Action] = []
+        acts: Counter[Act] = Counter()
+        state = state._replace(faults=0)
+        while not self.now(state) and (action := self._world.settling(state)) is not None:
+            actions.append(action)
+            acts[action.act] += 1
+            if _hopeless(acts):
+                break
+            state = self._world.after(state, action)._replace(faults=0)
+        return tuple(actions)
+
     def in_the_end(self, state: State) -> tuple[str, ...]:
         """What is wrong when everything has healed, all of the story was told, flushed and read back."""
         way: list[State] = []
-        silences = 0
+        acts: Counter[Act] = Counter()
         state = state._replace(faults=0)
         while (found := self._ends.get(state)) is None:
             way.append(state)
@@ -88,9 +104,9 @@ class Trial:
             if action is None:
                 found = self._judge(state)
                 break
-            silences += action.act is Act.SILENCE
-            if silences > _SILENCES_MOST:
-                found = ("the link does not come back",)
+            acts[action.act] += 1
+            if hopeless := _hopeless(acts):
+                found = (hopeless,)
                 break
             state = self._world.after(state, action)._replace(faults=0)
         for passed in way:
@@ -131,6 +147,12 @@ class Trial:
             first=_reader(first.image),
             second=_reader(second.image),
         )
+
+
+def _hopeless(acts: Counter[Act]) -> str:
+    if acts[Act.SILENCE] > _SILENCES_MOST or acts[Act.CONNECT] + acts[Act.START] > _ATTEMPTS_MOST:
+        return "the link does not come back"
+    return "it never comes to rest" if acts.total() > _STEPS_MOST else ""
 
 
 def _between(first: FirstFacts, second: SecondFacts) -> list[str]:

@@ -90,9 +90,12 @@ class World:
             yield Action(Act.ASK)
 
     def _may_ask(self, state: State, end: int) -> bool:
-        if state.asked >= end or state.operating is not None:
+        if state.asked >= end:
             return False
         alone = isinstance(self.asks[state.asked].what, Verb) or state.asked >= self._told
+        operating = state.operating
+        if operating is not None and (alone or operating.verb is not Verb.COMMIT):
+            return False
         return len(tale.in_flight(state.story)) < (1 if alone else self.scenario.window)
 
     def _faults(self, state: State) -> Iterator[Action]:

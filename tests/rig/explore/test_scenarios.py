@@ -1,0 +1,27 @@
+"""No schedule breaks the controllers, as far as is walked here; `hwvirt explore` walks on."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwvirt.rig.explore.coverage import Happening, cells
+from hwvirt.rig.explore.scenario import SCENARIOS
+from hwvirt.rig.explore.search import Bounds, explore
+
+STATES = 1000
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario_holds(name: str) -> None:
+    scenario = SCENARIOS[name]
+    outcome = explore(scenario, Bounds(scenario.depth, scenario.budget, STATES))
+    assert outcome.violation is None
+    assert outcome.complete or outcome.states == STATES
+    assert outcome.depth >= 4
+    assert outcome.judged >= 3
+
+
+def test_handshake_meets_whatever_can_happen_to_it() -> None:
+    outcome = explore(SCENARIOS["handshake"], Bounds(40, 2, STATES))
+    never = [(role, state) for role, state in cells() if not any(outcome.visits[role, state, what] for what in Happening)]
+    assert never == []
