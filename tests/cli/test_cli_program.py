@@ -21,7 +21,7 @@ def hwvirt(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
 def test_help_names_every_command_and_every_exit_code() -> None:
     result = hwvirt("--help")
     assert result.returncode == 0
-    for command in ("run", "up", "check", "controller", "ctl", "watch", "doctor", "new"):
+    for command in ("run", "up", "check", "explore", "controller", "ctl", "watch", "doctor", "new"):
         assert f"\n  {command} " in result.stdout
     assert "2 usage or rig file" in " ".join(result.stdout.split())
 
