@@ -88,6 +88,8 @@ def explore(
                 search.at_random(random.Random(seed))
         finally:
             search.count()
+    del search, world
+    gc.collect()  # hardly any of it was collected before
     return outcome
 
 

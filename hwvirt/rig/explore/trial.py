@@ -62,7 +62,7 @@ class Trial:
         self.judged = 0
         self._world = world
         self._pairs: dict[tuple[int, int], tuple[str, ...]] = {}
-        self._ends: dict[State, tuple[str, ...]] = {}
+        self._ends: dict[int, tuple[str, ...]] = {}  # by the hash of the state: there are very many
         self._cases: dict[tuple[object, ...], tuple[str, ...]] = {}
 
     @property
@@ -93,11 +93,11 @@ class Trial:
 
     def in_the_end(self, state: State) -> tuple[str, ...]:
         """What is wrong when everything has healed, all of the story was told, flushed and read back."""
-        way: list[State] = []
+        way: list[int] = []
         acts: Counter[Act] = Counter()
         state = state._replace(faults=0)
-        while (found := self._ends.get(state)) is None:
-            way.append(state)
+        while (found := self._ends.get(hash(state))) is None:
+            way.append(hash(state))
             if found := self.now(state):
                 break
             action = self._world.settling(state)
