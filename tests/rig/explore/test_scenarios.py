@@ -8,7 +8,7 @@ from hwvirt.rig.explore.coverage import Happening, cells
 from hwvirt.rig.explore.scenario import SCENARIOS
 from hwvirt.rig.explore.search import Bounds, explore
 
-STATES = 1000
+STATES = 600
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -17,8 +17,8 @@ def test_scenario_holds(name: str) -> None:
     outcome = explore(scenario, Bounds(scenario.depth, scenario.budget, STATES))
     assert outcome.violation is None
     assert outcome.complete or outcome.states == STATES
-    assert outcome.depth >= 4
-    assert outcome.judged >= 3
+    assert outcome.depth >= 3
+    assert outcome.judged >= 2
 
 
 def test_handshake_meets_whatever_can_happen_to_it() -> None:
