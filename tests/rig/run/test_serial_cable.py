@@ -1,0 +1,64 @@
+"""The line between two ptys keeps its rate, however late the loop comes back to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import pytest
+
+from hwvirt.rig.serial_cable import SerialCable
+
+BAUD = 115_200
+BYTE_S = 10 / BAUD
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the time of the cable."""
+    now = 0.0
+
+    def at(seconds: float) -> None:
+        nonlocal now
+        now = seconds
+
+    monkeypatch.setattr("hwvirt.rig.serial_cable.time.monotonic", lambda: now)
+    return at
+
+
+def available(descriptor: int) -> int:
+    """How many bytes have come out."""
+    os.set_blocking(descriptor, False)
+    try:
+        return len(os.read(descriptor, 4096))
+    except BlockingIOError:
+        return 0
+
+
+def test_a_late_loop_finds_what_the_line_has_carried_meanwhile(clock: Callable[[float], None]) -> None:
+    async def script() -> None:
+        cable = SerialCable("a", "b", (), 1, BAUD)
+        sent = os.open(cable.devices["a"], os.O_RDWR | os.O_NOCTTY)
+        came = os.open(cable.devices["b"], os.O_RDWR | os.O_NOCTTY)
+        (strand,) = (one for one in cable._strands if one._target == cable._ends["b"][0])
+        os.write(sent, bytes(1000))
+        strand.start()
+        for _ in range(100):
+            if strand._reading:
+                strand._readable()
+        clock(150 * BYTE_S)
+        strand._deliver()
+        assert 64 < available(came) <= 150
+        clock(220 * BYTE_S)  # this long nobody came
+        strand._deliver()
+        assert available(came) >= 64
+        clock(10.0)
+        strand._deliver()
+        rest = available(came)
+        assert 0 < rest < 300, "no more is read than the line carries in a moment: the sender is held back"
+        for one in (sent, came):
+            os.close(one)
+        await cable.close()
+
+    asyncio.run(script())
