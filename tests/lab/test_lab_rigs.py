@@ -54,6 +54,7 @@ def test_every_property_holds_where_power_and_cable_fail(tmp_path: Path) -> None
         assert (tmp_path / f"latest/kernel-{name}.log").read_text().count("controller.started") == daemons
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("ends", ["SIGINT", "SIGKILL"])
 def test_a_run_that_is_ended_early_leaves_no_process_and_no_file(ends: str, tmp_path: Path) -> None:
     places = {name: tmp_path / name for name in ("tmp", "runs")}
@@ -78,3 +79,23 @@ def test_a_run_that_is_ended_early_leaves_no_process_and_no_file(ends: str, tmp_
     while list(places["tmp"].iterdir()) or living(places["tmp"]):
         assert not deadline.expired, list(places["tmp"].iterdir())
         time.sleep(0.01)
+
+
+@pytest.mark.timeout(300)
+def test_a_kernel_that_dies_by_itself_ends_the_run_at_once_and_is_named(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "hwvirt", "run", str(RIGS / "lab-two-kernels.yaml"), "--no-live"]
+    runner = subprocess.Popen(
+        [*command, "--runs", str(tmp_path / "runs")], stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(temporary)}
+    )
+    assert runner.stderr is not None
+    with runner.stderr as said:
+        assert any(b"workload: a/0" in line for line in said)
+        kernel = {pid for pid in living(temporary) if b"umid=b\0" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+        for group in {os.getpgid(pid) for pid in kernel}:  # the kernel has one of its own
+            os.killpg(group, signal.SIGKILL)
+        rest = said.read().decode()
+    assert runner.wait(SOON) == 4
+    assert "workload failed: the kernel of controller b has gone. What it said is in kernel-b.log." in rest
+    assert (tmp_path / "runs/latest/kernel-b.log").exists()
