@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
+from pathlib import Path
 
 import hwvirt
+from hwvirt.disk.discovery.signatures import library_name as blkid_name
 from hwvirt.disk.sgutils import library_name
 from hwvirt.errors import DiskError
 
@@ -79,6 +81,8 @@ def _examine() -> Iterator[Finding]:
     yield Finding("user", State.OK, Need.DEFAULT_RIG, f"{getpass.getuser()}, {'root' if os.geteuid() == 0 else 'not root'}")
     for module in _MODULES:
         yield _module(module)
+    yield _scsi_disks()
+    yield _blkid()
     yield _sgutils()
     yield _loop_devices()
     for program, (package, purpose) in _PROGRAMS.items():
@@ -100,6 +104,19 @@ def _module(name: str) -> Finding:
     if name == "crc32c":
         detail += ", in hardware" if module.hardware_based else ", in software: slow"
     return Finding(name, State.OK, Need.DEFAULT_RIG, detail)
+
+
+def _scsi_disks() -> Finding:
+    nodes = sorted(Path("/sys/class/scsi_disk").glob("*"))
+    detail = f"{len(nodes)} here: hwvirt scan" if nodes else "none, or the kernel has not loaded sd_mod and sg"
+    return Finding("SCSI disks", _state(nodes), Need.OTHER_RIGS, detail, "Only for `sg` disks; the lab has its own.")
+
+
+def _blkid() -> Finding:
+    try:
+        return Finding("libblkid", State.OK, Need.OTHER_RIGS, blkid_name())
+    except DiskError as error:
+        return Finding("libblkid", State.MISSING, Need.OTHER_RIGS, "for `sg` disks", error.next_step)
 
 
 def _sgutils() -> Finding:

@@ -102,7 +102,8 @@ def test_doctor_tells_a_machine_in_json_and_nothing_else() -> None:
     result = hwvirt("doctor", "--json")
     assert result.returncode == 0
     findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
-    assert {"python", "kernel", "user", "uvloop", "numpy", "crc32c", "libsgutils2", "loop devices", "fio"} <= set(findings)
+    assert {"python", "kernel", "user", "uvloop", "numpy", "crc32c", "loop devices", "fio"} <= set(findings)
+    assert {"libblkid", "libsgutils2", "SCSI disks"} <= set(findings)
     assert findings["uvloop"]["state"] == "ok"
     assert set(findings["fio"]) == {"name", "state", "need", "detail", "advice"}
 

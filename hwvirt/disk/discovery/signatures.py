@@ -14,7 +14,7 @@ from typing import Any
 
 from hwvirt.errors import DiskError
 
-__all__ = ["SIGNATURES", "Signature", "find_signatures"]
+__all__ = ["SIGNATURES", "Signature", "find_signatures", "library_name"]
 
 _LIBRARY = "libblkid.so.1"
 _PACKAGE = "libblkid1"
@@ -95,6 +95,11 @@ def _value(library: Any, probe: int, name: str) -> str:
     if library.blkid_probe_lookup_value(probe, name.encode(), byref(value), None):
         return ""
     return (value.value or b"").decode("utf-8", "replace")
+
+
+def library_name() -> str:
+    """The library that is used here. Raises DiskError with what to install."""
+    return str(_library()._name)
 
 
 @cache
