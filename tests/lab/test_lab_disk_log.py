@@ -19,7 +19,7 @@ from hwvirt.lab.disks import GuestDisk, ScsiDebug
 from hwvirt.lab.kernel import Kernel
 from hwvirt.units import Deadline
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]  # its steps have deadlines; a busy machine takes its time
 
 MIB = 1 << 20
 CDB = re.compile(r"sd (\d+):0:0:0: scsi_debug: tag=\S+, cmd ([0-9a-f]{2}) ")
@@ -40,16 +40,16 @@ controllers: {{a: {{disk: first, luns: {{0: redirect, 1: frozen}}}}, b: {{disk: 
 scenarios:
   - name: new data never touches the first disk
     steps:
-{steps}      - workload: {{lun: 0, ops: 250, depth: 8, blocks: 1..8, mix: {{write: 60, read: 30, flush: 5, unmap: 5}}}}
+{steps}      - workload: {{lun: 0, ops: 150, depth: 8, blocks: 1..8, mix: {{write: 60, read: 30, flush: 5, unmap: 5}}}}
         while: {{backup: {{lun: 1}}}}
       - judge: all
-    expect: {{acknowledged: ">= 100", reads: ">= 40"}}
+    expect: {{acknowledged: ">= 60", reads: ">= 20"}}
 """
 REDIRECT = "      - redirect: {lun: 0}\n"
 
 
 def soon() -> Deadline:
-    return Deadline.after(90)
+    return Deadline.after(120)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ UDEVD = Path("/lib/systemd/systemd-udevd")
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.timeout(300),  # a rig is run there; a busy machine takes its time
     pytest.mark.skipif(not UDEVD.exists() or shutil.which("udevadm") is None, reason="udev is missing: apt install udev"),
 ]
 
