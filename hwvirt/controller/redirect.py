@@ -111,10 +111,10 @@ class RedirectVolume:
         here = [Extent(run.lba, run.blocks) for of in runs for run in of if run.residency is _FIRST]
         there = [run.placement for of in runs for run in of if run.placement is not None]
         if here and there:
-            first, stored = await asyncio.gather(self.first.read(here), self.store.read(self.number, there))
+            first, stored = await asyncio.gather(self.first.read(here), self._read_stored(there))
         else:
             first = await self.first.read(here) if here else []
-            stored = await self.store.read(self.number, there) if there else []
+            stored = await self._read_stored(there) if there else []
         from_first, from_store = iter(first), iter(stored)
         results: list[Pieces | CheckCondition] = []
         for of in runs:
@@ -126,6 +126,13 @@ class RedirectVolume:
                     parts.append(next(from_store if run.placement else from_first))
             results.append(_together(parts, of))
         return results
+
+    async def _read_stored(self, there: Sequence[Placement]) -> Sequence[Pieces | CheckCondition]:
+        """A store that cannot be reached fails the reads that need it, and no other one of the batch."""
+        try:
+            return await self.store.read(self.number, there)
+        except CheckCondition as error:
+            return [error] * len(there)
 
     def _zero_pieces(self, blocks: int) -> list[Buffer]:
         size, most = blocks * self.block_bytes, len(self._zeroes)

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.buffers import Pieces
+from hwvirt.buffers import Pieces, joined
 from hwvirt.controller.states import State
+from hwvirt.controller.store import LocalStore
 from hwvirt.errors import ControllerError, StateError
 from hwvirt.link.messages import Placement, Slice
-from hwvirt.scsi.sense import SPACE_ALLOCATION_FAILED_WRITE_PROTECT, UNRECOVERED_READ_ERROR, WRITE_ERROR, CheckCondition
+from hwvirt.scsi.sense import (
+    COMMUNICATION_TIMEOUT,
+    SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
+    UNRECOVERED_READ_ERROR,
+    WRITE_ERROR,
+    CheckCondition,
+)
 from hwvirt.scsi.volume import Durability, Extent, Residency, Write
 
 from .desk import BLOCK, Desk, on_desk
@@ -319,6 +326,27 @@ def test_a_medium_error_of_the_store_comes_out_with_the_hosts_lba(tmp_path: Path
         (result,) = await desk.volume.read([Extent(8, 6)])
         assert isinstance(result, CheckCondition)
         assert result.sense == UNRECOVERED_READ_ERROR.at(12)
+
+    on_desk(tmp_path, story)
+
+
+def test_a_store_that_cannot_be_reached_fails_the_reads_that_need_it_and_no_other_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def out_of_reach(self: LocalStore, volume: int, placements: Sequence[Placement]) -> None:
+        raise CheckCondition(COMMUNICATION_TIMEOUT)
+
+    async def story(desk: Desk) -> None:
+        await desk.write(10, 1)
+        await desk.unmap(20, 1)
+        monkeypatch.setattr(LocalStore, "read", out_of_reach)
+        first, stored, both, zero = await desk.volume.read([Extent(9, 1), Extent(10, 1), Extent(9, 2), Extent(20, 1)])
+        assert not isinstance(first, CheckCondition)
+        assert not isinstance(zero, CheckCondition)
+        assert (bytes(joined(first)), bytes(joined(zero))) == (bytes([9]) * BLOCK, bytes(BLOCK))
+        for failed in (stored, both):
+            assert isinstance(failed, CheckCondition)
+            assert failed.sense == COMMUNICATION_TIMEOUT
 
     on_desk(tmp_path, story)
 
