@@ -16,7 +16,7 @@ from hwvirt.controller import lifecycle
 from hwvirt.controller.correlation import Rows
 from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.states import State
-from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Request, Unmap, Write
+from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Refused, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
 from hwvirt.scsi.volume import Write as VolumeWrite
 from hwvirt.units import Deadline
@@ -391,6 +391,44 @@ def test_a_batch_that_finds_no_link_fails_as_a_whole_after_one_stall(tmp_path: P
         assert [result and result.sense.information for result in results] == [*range(10)]
 
     _on_cut_sides(tmp_path, story, stall_s=0.3)
+
+
+def test_nothing_of_a_former_session_lands_after_what_the_next_one_asks(tmp_path: Path) -> None:
+    """B still writes what an ended session asked for. Whatever the next one asks, be it the same again, sees it done."""
+
+    async def story(sides: CutSides) -> None:
+        gate, put = asyncio.Event(), sides.store._put
+        begun, done = [], []
+
+        async def slowly(*write: Any) -> list[Placement]:
+            begun.append(write[1][0].lba)
+            if len(begun) == 1:
+                await gate.wait()
+            placements = await put(*write)
+            done.append(write[1][0].lba)
+            return placements
+
+        sides.store._put = slowly  # type: ignore[assignment]  # the disk of the store takes its time, once
+        writing = asyncio.create_task(sides.write(5, 1))
+        await _until(lambda: begun == [5])
+        sides.cut()
+        await _until(lambda: len(sides.said("link.up")) == 4)
+        reached: list[Request] = []
+        sides.cut_when = lambda request: bool(reached.append(request))  # type: ignore[func-returns-value]
+        later = asyncio.create_task(sides.write(6, 2))
+        asked = asyncio.ensure_future(sides.side_a.endpoint.request(Query(0, None, 10)))
+        await _until(lambda: any(isinstance(request, Query) for request in reached))
+        # The cable keeps the order: were the query answered, this would be heard behind the answer.
+        assert isinstance(await sides.side_b.endpoint.request(Flush(0)), Refused)
+        assert not asked.done()
+        assert (begun, done) == ([5], [])
+        gate.set()
+        await asyncio.gather(writing, later, asked)
+        assert done == [5, 6]
+        await sides.flush()
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story)
 
 
 def test_a_drop_waits_for_the_writes_that_were_asked_before_it(tmp_path: Path) -> None:
