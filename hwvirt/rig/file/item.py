@@ -40,6 +40,8 @@ def compose(text: str, file: str) -> Item:
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - before.rfind("\n")
         raise RigFileError(file, line, column, "not YAML: a character that text does not have") from error
+    except RecursionError as error:
+        raise RigFileError(file, 1, 1, "lists or mappings lie too deep in each other") from error
     if node is None:
         raise RigFileError(file, 1, 1, "the file is empty.", next_step="`hwvirt new rig NAME` writes one that runs.")
     return Item(node, file, "")

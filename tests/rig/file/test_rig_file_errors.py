@@ -694,6 +694,12 @@ def test_file_of_another_shape_is_refused(text: str) -> None:
         parse_rig(text, Path("rig.yaml"))
 
 
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- "], ids=["list", "mapping", "block list"])
+def test_file_that_is_nested_without_end_is_refused(opening: str) -> None:
+    with pytest.raises(RigFileError, match=r"^rig\.yaml:1:1: lists or mappings lie too deep in each other$"):
+        parse_rig(opening * 1000, Path("rig.yaml"))
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 8), st.sampled_from(TOKENS)), min_size=1, max_size=4))
 def test_damaged_file_is_a_located_error_or_still_a_rig(damages: list[tuple[int, int, str]]) -> None:
