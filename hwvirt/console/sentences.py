@@ -133,6 +133,7 @@ _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "fault.healed": ("fault healed: {fault}", Tone.GOOD),
     "backup.read": ("backup of lun {lun}: {blocks} blocks, {mismatches} mismatches", Tone.PLAIN),
     "lab.up": ("kernel {kernel} is up after {up_s:.1f}s", Tone.PLAIN),
+    "lab.power-cut": ("power of kernel {kernel} is cut", Tone.WARNING),
     "lab.off": ("kernel {kernel} is off", Tone.PLAIN),
     "disk.admitted": ("disk {disk} is {node}: {identity}", Tone.PLAIN),
     "disk.removed": ("disk {disk} was pulled: every request fails now", Tone.BAD),

@@ -193,8 +193,9 @@ def test_a_kernel_that_dies_at_boot_tells_its_last_words(tmp_path: Path) -> None
 
 def test_a_kernel_that_panics_ends_its_jobs_with_what_they_had_said(tmp_path: Path) -> None:
     with Kernel("a", tmp_path) as kernel:
-        job = kernel.start(["sh", "-c", "echo before; echo c >/proc/sysrq-trigger; sleep 60"])
+        job = kernel.start(["sh", "-c", "echo before; read go; echo c >/proc/sysrq-trigger; sleep 60"])
         assert job.line(soon()) == "before"
+        job.send(b"\n", soon())
         with pytest.raises(LabError, match="sh: the kernel has gone"):
             job.wait(soon())
         with pytest.raises(LabError, match="kernel a has gone"):

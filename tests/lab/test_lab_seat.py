@@ -33,7 +33,7 @@ def test_a_power_cut_takes_what_was_not_synced_and_the_controller_runs_again(tmp
             stack.callback(cable.close)
         ends = [cable.ends[1] for cable in cables]
         seat = Seat(parse_rig(RIG, Path("rig.yaml")), "b", tmp_path, ends, (ends[1].ip, 7001))
-        seat.prepare("secret")
+        seat.prepare("secret", None)
         stack.callback(seat.kernel.power_cut)
 
         def run(script: str) -> str:
