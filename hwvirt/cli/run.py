@@ -22,11 +22,12 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask every disk, write nothing.")] = False,
     stream: Annotated[bool, typer.Option("--stream", hidden=True)] = False,
     bench: Annotated[Path | None, typer.Option("--bench", hidden=True)] = None,
+    copy: Annotated[Path | None, typer.Option("--copy", hidden=True)] = None,
 ) -> ExitCode:
     """Run a rig and judge it."""
     from hwvirt.rig.file import load_rig  # noqa: PLC0415  slow to load
 
-    loaded = load_rig(rig)
+    loaded = load_rig(rig, copy)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
 

@@ -33,7 +33,7 @@ from hwvirt.rig.serial_cable import SerialCable, serial_cable_of
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
-__all__ = ["CONTROLLER_PROGRAM", "START_S", "Bench", "Machine", "export_of"]
+__all__ = ["CONTROLLER_PROGRAM", "START_S", "Bench", "Machine", "export_of", "last_complaint"]
 
 CONTROLLER_PROGRAM = (sys.executable, "-m", "hwvirt", "controller")
 """What runs a controller; its configuration file and --until-eof follow. The judge's own tests run wrong ones."""
@@ -158,7 +158,7 @@ class Bench:
                 await ready
                 return
             raise ControllerError(
-                f"controller {machine.name} did not start: {_last_complaint(machine.log)}",
+                f"controller {machine.name} did not start: {last_complaint(machine.log)}",
                 next_step=f"Its log: {machine.log}.",
             )
         finally:
@@ -258,10 +258,11 @@ def _end_of(process: asyncio.subprocess.Process, machine: Machine) -> str:
     code = process.returncode or 0
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}."
-    return f"ended with code {code}: {_last_complaint(machine.log)}"
+    return f"ended with code {code}: {last_complaint(machine.log)}"
 
 
-def _last_complaint(log: Path) -> str:
+def last_complaint(log: Path) -> str:
+    """The last thing that a program of ours said for people; else the last line there is."""
     lines = log.read_text(errors="replace").splitlines()
     complaints = [line.removeprefix(_COMPLAINT) for line in lines if line.startswith(_COMPLAINT)]
     return (complaints or lines or ["it said nothing."])[-1]

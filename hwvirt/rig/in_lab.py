@@ -27,6 +27,7 @@ from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
 from hwvirt.rig import two_kernels
+from hwvirt.rig.bench import last_complaint
 from hwvirt.rig.disks import volatile_backing
 from hwvirt.rig.errands import Answer, Streamed
 from hwvirt.rig.file.model import Backing, Kernels, Rig, TcmLoopSpec
@@ -43,6 +44,7 @@ _OFF_S = 20.0
 _TICK_S = 0.25
 _ANSWER_S = 10.0
 _INTERRUPTED = 2
+_COPY = "rig.yaml"
 
 
 def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
@@ -53,14 +55,17 @@ def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
         with _kernels(rig, directory, trace) as bench:
             kernel = bench.host
             command = [sys.executable, "-m", "hwvirt", "run", str(rig.path.absolute()), "--seed", str(rig.seed)]
-            command += ["--runs", str(SHARE_IN_GUEST / "runs"), "--stream"]
+            command += ["--runs", str(SHARE_IN_GUEST / "runs"), "--stream", "--copy", str(SHARE_IN_GUEST / _COPY)]
+            shutil.copyfile(rig.path, kernel.share / _COPY)  # the guest does not see every folder of ours
             if rig.lab.kernels is Kernels.EACH:
                 command += ["--bench", str(SHARE_IN_GUEST / two_kernels.BENCH_FILE)]
             lines: SimpleQueue[str] = SimpleQueue()
             job = kernel.start(command, on_line=lines.put)
             with _signals_go_to(kernel, job), _operator(bench, job, trace) as operator:
                 status = _follow(job, lines, _Show(watcher, runs, operator))
-        _take_over(bench, runs, trace)
+        if not _take_over(bench, runs, trace):
+            complaint = last_complaint(kernel.console)
+            raise LabError(f"the runner in kernel {kernel.name} ended with status {status}: {complaint}")
     try:
         return ExitCode(status)
     except ValueError:
@@ -174,8 +179,11 @@ def _signals_go_to(kernel: Kernel, job: Job) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _take_over(bench: two_kernels.Kernels, runs: Path, trace: Trace) -> None:
-    """The run folder moves out of the share, with what the kernels said: `kernel.log`, and one of each controller's."""
+def _take_over(bench: two_kernels.Kernels, runs: Path, trace: Trace) -> bool:
+    """The run folder moves out of the share, with what the kernels said: `kernel.log`, and one of each controller's.
+
+    Whether there was one.
+    """
     inside = bench.host.share / "runs"
     logs = {"kernel.log": bench.host.console, **{f"kernel-{name}.log": s.kernel.console for name, s in bench.seats.items()}}
     made = [folder for folder in inside.iterdir() if folder.is_dir() and not folder.is_symlink()] if inside.exists() else []
@@ -189,3 +197,4 @@ def _take_over(bench: two_kernels.Kernels, runs: Path, trace: Trace) -> None:
         beside.symlink_to(folder.name)
         beside.replace(runs / "latest")
         trace.emit("lab.off", kernel=bench.host.name, run_dir=str(target))
+    return bool(made)

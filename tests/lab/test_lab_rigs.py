@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 
+from hwvirt.lab.process import LabError
+from hwvirt.rig.file import load_rig
+from hwvirt.rig.in_lab import run_in_lab
+from hwvirt.trace import Event
 from hwvirt.units import Deadline
 from tests.lab.test_lab_kernel import living
 
@@ -30,7 +36,8 @@ USUAL = ("untouched", "complete", "exact", "content", "consistent", "frozen", "c
 
 def run(name: str, tmp_path: Path, *wanted: str) -> str:
     """Runs a rig of the lab, which must pass with these properties; returns what it said."""
-    command = [sys.executable, "-m", "hwvirt", "run", str(RIGS / f"{name}.yaml"), "--runs", str(tmp_path), "--no-live"]
+    rig = shutil.copy(RIGS / f"{name}.yaml", tmp_path)  # a folder that the guest does not see
+    command = [sys.executable, "-m", "hwvirt", "run", str(rig), "--runs", str(tmp_path), "--no-live"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "latest/report.json").read_text())
@@ -73,6 +80,28 @@ def test_every_property_holds_where_power_and_cable_fail(tmp_path: Path) -> None
         assert said.count(f"power of kernel {name} is cut") == 1
         daemons = {"a": 2, "b": 3}[name]  # one for each boot, and the step `restart: b`
         assert (tmp_path / f"latest/kernel-{name}.log").read_text().count("controller.started") == daemons
+
+
+def test_what_a_runner_inside_says_that_cannot_begin_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Path(shutil.copy(RIGS / "lab-scsi-debug.yaml", tmp_path))
+    monkeypatch.setattr("hwvirt.rig.in_lab.shutil", SimpleNamespace(copyfile=lambda source, target: target.touch()))
+    with pytest.raises(LabError) as caught:
+        run_in_lab(load_rig(rig), tmp_path / "runs", Nobody())
+    why = f"{rig}:1:1: the file is empty. `hwvirt new rig NAME` writes one that runs."
+    assert str(caught.value) == f"the runner in kernel bench ended with status 2: {why}"
+
+
+class Nobody:
+    """A `Watcher` that does not look."""
+
+    def handle(self, event: Event) -> None:
+        """See `Watcher`."""
+
+    def status(self, name: str, report: dict[str, Any]) -> None:
+        """See `Watcher`."""
+
+    def tick(self, now: float) -> None:
+        """See `Watcher`."""
 
 
 @pytest.mark.timeout(300)

@@ -21,10 +21,13 @@ _DEFAULT_SEED = 1
 _HIGHEST_SEED = (1 << 63) - 1
 
 
-def load_rig(path: Path) -> Rig:
-    """The rig in a file. Raises UsageError when it cannot be read, RigFileError when it is wrong."""
+def load_rig(path: Path, copy: Path | None = None) -> Rig:
+    """The rig in a file. Raises UsageError when it cannot be read, RigFileError when it is wrong.
+
+    `copy`: where its text is read, if `path` itself cannot be seen from here.
+    """
     try:
-        data = path.read_bytes()
+        data = (copy or path).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the rig file {path}: {error.strerror}.") from error
     try:
