@@ -33,7 +33,7 @@ class Errand:
     def _go_on(self, _done: object = None) -> None:
         try:
             pause = self._work.send(None)
-        except StopIteration:
+        except (StopIteration, asyncio.CancelledError):  # cancelled: what it waited for will never be, the loop ends
             self._ended(self)
         except BaseException:
             self._ended(self)

@@ -108,3 +108,25 @@ def test_what_it_raises_comes_to_the_caller_or_to_the_loop_but_it_ends(run: Runn
         assert [str(context["exception"]) for context in told] == ["wrong"]
 
     run(story())
+
+
+@on_every_loop
+def test_what_waits_for_something_that_is_cancelled_is_over_and_no_error(run: Runner) -> None:
+    told: list[object] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        future: asyncio.Future[None] = loop.create_future()
+        over: asyncio.Future[Errand] = loop.create_future()
+
+        async def work() -> None:
+            await asyncio.shield(future)
+
+        errand = begin(work(), over.set_result)
+        future.cancel()
+        async with asyncio.timeout(5):
+            assert await over is errand
+        assert told == []
+
+    run(story())
