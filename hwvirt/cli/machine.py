@@ -121,9 +121,9 @@ def _blkid() -> Finding:
 
 def _sgutils() -> Finding:
     try:
-        return Finding("libsgutils2", State.OK, Need.TESTS, library_name())
+        return Finding("libsgutils2", State.OK, Need.OTHER_RIGS, library_name())
     except DiskError as error:
-        return Finding("libsgutils2", State.MISSING, Need.TESTS, "a second opinion on disks", error.next_step)
+        return Finding("libsgutils2", State.MISSING, Need.OTHER_RIGS, "for `sg` disks", error.next_step)
 
 
 def _loop_devices() -> Finding:

@@ -1,4 +1,4 @@
-"""libsgutils2, the library of sg3_utils: a second opinion on what a disk says, and sense data in words.
+"""libsgutils2, the library of sg3_utils: what a disk says of itself, asked by another's code, and sense data in words.
 
 Every signature is in `_SIGNATURES`; every error leaves here as DiskError.
 
@@ -20,6 +20,7 @@ from hwvirt.errors import DiskError
 
 __all__ = [
     "SIGNATURES",
+    "NotSupportedError",
     "PtObject",
     "PtOutcome",
     "ResultCategory",
@@ -40,6 +41,8 @@ _PACKAGE = "libsgutils2-1.46-2"
 _SENSE_BYTES = 252
 _TEXT_BYTES = 2048
 _QUIET = (False, 0)  # noisy, verbose
+_UNIT_ATTENTION, _NOT_SUPPORTED = 6, (5, 9)  # SG_LIB_CAT_UNIT_ATTENTION, _ILLEGAL_REQ and _INVALID_OP of sg_lib.h
+_ATTENTIONS_MOST = 5
 
 _BYTES = POINTER(c_uint8)
 _OBJECT = c_void_p
@@ -95,6 +98,10 @@ class ResultCategory(IntEnum):
     SENSE = 2
     TRANSPORT_ERROR = 3
     OS_ERROR = 4
+
+
+class NotSupportedError(DiskError):
+    """The disk does not know the command or the page."""
 
 
 class PtOutcome(NamedTuple):
@@ -249,7 +256,13 @@ def _sense_bytes(sense: bytes) -> Any:
 def _response(what: str, length_bytes: int, arguments: Callable[[Any, int], tuple[Any, ...]], function: str) -> bytes:
     library = _library()
     data = (c_uint8 * length_bytes)()
-    result = getattr(library, function)(*arguments(data, length_bytes), *_QUIET)
+    result = _UNIT_ATTENTION
+    for _ in range(_ATTENTIONS_MOST):
+        result = getattr(library, function)(*arguments(data, length_bytes), *_QUIET)
+        if result != _UNIT_ATTENTION:  # which only tells of the past, SAM-5 5.14
+            break
+    if result in _NOT_SUPPORTED:
+        raise NotSupportedError(f"{what} is not known to the disk.")
     if result:
         text = ctypes.create_string_buffer(_TEXT_BYTES)
         library.sg_get_category_sense_str(result, _TEXT_BYTES, text, 0)

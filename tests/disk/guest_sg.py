@@ -17,6 +17,7 @@ from typing import Any
 
 from hwvirt.buffers import joined
 from hwvirt.disk import sgutils
+from hwvirt.disk.discovery.said import Said, ask
 from hwvirt.disk.facts import describe_disk
 from hwvirt.disk.passthrough import SgDisk
 from hwvirt.disk.volume import DiskVolume
@@ -78,6 +79,7 @@ def facts(disk: SgDisk, path: str) -> Any:
         assert sgutils.mode_sense_6(fd, 8)[4:24] == sgutils.mode_sense_10(fd, 8)[8:28]
     finally:
         os.close(fd)
+    assert ask(path) == Said(ours.serial, ours.naa, ours.blocks, ours.block_bytes)
     we_see = [ours.vendor, ours.product, ours.revision, ours.serial, ours.naa]
     return [[*we_see, ours.blocks, ours.block_bytes, ours.volatile_cache], theirs, ours.max_transfer_blocks]
 

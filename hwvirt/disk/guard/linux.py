@@ -1,4 +1,4 @@
-"""The machine that the guard stands on: sysfs, /proc, libblkid, SG_IO, the kernel's exclusive claim and flock.
+"""The machine that the guard stands on: sysfs, /proc, libblkid, libsgutils2, the kernel's exclusive claim and flock.
 
 Ref: open(2) (O_EXCL on a block device), systemd.io/BLOCK_DEVICE_LOCKING (flock keeps udev from probing meanwhile).
 """
@@ -18,27 +18,25 @@ from hwvirt.disk.discovery.content import Content, read_content, read_label_byte
 from hwvirt.disk.discovery.identity import DiskIdentity
 from hwvirt.disk.discovery.label import LABEL_BYTES
 from hwvirt.disk.discovery.listing import list_identities
+from hwvirt.disk.discovery.said import Said, ask
 from hwvirt.disk.discovery.uses import Use, claimant, find_uses
-from hwvirt.disk.facts import DiskFacts, describe_disk
 from hwvirt.disk.guard.probe import ClaimedElsewhereError
-from hwvirt.disk.passthrough import SgDisk
 from hwvirt.errors import DiskError
 from hwvirt.scsi.volume import Access
 from hwvirt.units import Deadline
 
 __all__ = ["LinuxProbe", "as_said"]
 
-_ASK_S = 10.0
 _LOCK_S = 5.0  # udev's probing takes less
 _POLL_S = 0.01
 
 
-def as_said(disk: DiskIdentity, facts: DiskFacts) -> DiskIdentity:
+def as_said(disk: DiskIdentity, said: Said) -> DiskIdentity:
     """The identity with what the disk itself says in the place of what the kernel noted."""
     wwn = disk.wwn
-    if wwn.lower().startswith("naa.") and facts.naa != int(wwn[4:], 16):
-        wwn = "" if facts.naa is None else f"naa.{facts.naa:x}"
-    return replace(disk, wwn=wwn, serial=facts.serial, size_bytes=facts.size_bytes, block_bytes=facts.block_bytes)
+    if wwn.lower().startswith("naa.") and said.naa != int(wwn[4:], 16):
+        wwn = "" if said.naa is None else f"naa.{said.naa:x}"
+    return replace(disk, wwn=wwn, serial=said.serial, size_bytes=said.size_bytes, block_bytes=said.block_bytes)
 
 
 class LinuxProbe:
@@ -50,12 +48,7 @@ class LinuxProbe:
 
     def asked(self, disk: DiskIdentity) -> DiskIdentity:
         """By INQUIRY and READ CAPACITY through the sg node, opened for reading."""
-        node = SgDisk(disk.sg, access=Access.READ_ONLY)
-        try:
-            facts = describe_disk(node, Deadline.after(_ASK_S))
-        finally:
-            node.close()
-        return as_said(disk, facts)
+        return as_said(disk, ask(disk.sg))
 
     def uses(self, disk: DiskIdentity) -> Sequence[Use]:
         """From /proc and /sys."""

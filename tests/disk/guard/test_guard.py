@@ -9,9 +9,9 @@ import pytest
 
 from hwvirt.disk.discovery.identity import DiskIdentity, WriteCache
 from hwvirt.disk.discovery.label import decode_label
+from hwvirt.disk.discovery.said import Said
 from hwvirt.disk.discovery.signatures import Signature
 from hwvirt.disk.discovery.uses import Use
-from hwvirt.disk.facts import DiskFacts
 from hwvirt.disk.guard.admit import admit
 from hwvirt.disk.guard.arm import Effect, arm, disarm
 from hwvirt.disk.guard.linux import as_said
@@ -185,38 +185,25 @@ def test_dry_runs_ask_everything_and_write_nothing(start: str) -> None:
     assert {*machine.disks[0].claimed_for} == {Access.READ_ONLY}
 
 
-FACTS = DiskFacts(
-    vendor="ATA",
-    product="ST500DM002",
-    revision="KC45",
-    serial=GOOD.serial,
-    naa=0x5000C500AABBCCDD,
-    blocks=GOOD.size_bytes // 512,
-    block_bytes=512,
-    max_transfer_blocks=128,
-    zeroing_blocks=0,
-    write_protected=False,
-    volatile_cache=True,
-    fua=True,
-)
+SAID = Said(GOOD.serial, 0x5000C500AABBCCDD, GOOD.size_bytes // 512, 512)
 
 
 def test_disk_that_says_what_the_kernel_noted_is_the_same() -> None:
-    assert as_said(GOOD, FACTS) == GOOD
-    assert as_said(replace(GOOD, wwn="naa.5000C500AABBCCDD"), FACTS).wwn == "naa.5000C500AABBCCDD"
+    assert as_said(GOOD, SAID) == GOOD
+    assert as_said(replace(GOOD, wwn="naa.5000C500AABBCCDD"), SAID).wwn == "naa.5000C500AABBCCDD"
     for other_name in ("", "eui.0025385971b0003f", "t10.ATA     QEMU"):
-        assert as_said(replace(GOOD, wwn=other_name), FACTS).wwn == other_name
+        assert as_said(replace(GOOD, wwn=other_name), SAID).wwn == other_name
 
 
 @pytest.mark.parametrize(
     ("said", "identity"),
     [
-        (replace(FACTS, serial="ZL7777"), replace(GOOD, serial="ZL7777")),
-        (replace(FACTS, naa=0x5000C500FFFFFFFF), replace(GOOD, wwn="naa.5000c500ffffffff")),
-        (replace(FACTS, naa=None), replace(GOOD, wwn="")),
-        (replace(FACTS, blocks=1000), replace(GOOD, size_bytes=512000)),
-        (replace(FACTS, blocks=GOOD.size_bytes // 4096, block_bytes=4096), replace(GOOD, block_bytes=4096)),
+        (SAID._replace(serial="ZL7777"), replace(GOOD, serial="ZL7777")),
+        (SAID._replace(naa=0x5000C500FFFFFFFF), replace(GOOD, wwn="naa.5000c500ffffffff")),
+        (SAID._replace(naa=None), replace(GOOD, wwn="")),
+        (SAID._replace(blocks=1000), replace(GOOD, size_bytes=512000)),
+        (SAID._replace(blocks=GOOD.size_bytes // 4096, block_bytes=4096), replace(GOOD, block_bytes=4096)),
     ],
 )
-def test_disk_that_says_something_else_is_another(said: DiskFacts, identity: DiskIdentity) -> None:
+def test_disk_that_says_something_else_is_another(said: Said, identity: DiskIdentity) -> None:
     assert as_said(GOOD, said) == identity != GOOD
