@@ -7,17 +7,22 @@ import os
 import signal
 from collections.abc import Callable
 
-__all__ = ["on_end_of_input", "on_stop"]
+__all__ = ["on_end_of_input", "on_stop", "stop_signals"]
 
 _MOST_BYTES = 4096
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that tell it. SIGHUP stays ignored where it is: nohup(1) wishes so."""
+    usual = (signal.SIGINT, signal.SIGTERM)
+    return usual if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*usual, signal.SIGHUP)
+
+
 def on_stop(stop: Callable[[], object]) -> None:
-    """Calls `stop` for each such signal, in the running loop. SIGHUP stays ignored where it is: nohup(1) wishes so."""
+    """Calls `stop` for each such signal, in the running loop."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, stop)
+    for number in stop_signals():
+        loop.add_signal_handler(number, stop)
 
 
 def on_end_of_input(stop: Callable[[], object], fd: int = 0) -> None:

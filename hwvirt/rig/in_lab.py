@@ -34,6 +34,7 @@ from hwvirt.rig.file.model import Backing, Kernels, Rig, TcmLoopSpec
 from hwvirt.rig.operator import Operator
 from hwvirt.rig.seat import MEMORY_BYTES
 from hwvirt.rig.watcher import Watcher
+from hwvirt.stopping import stop_signals
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
@@ -161,7 +162,7 @@ def _follow(job: Job, lines: SimpleQueue[str], show: _Show) -> int:
 
 @contextmanager
 def _signals_go_to(kernel: Kernel, job: Job) -> Iterator[None]:
-    """SIGINT and SIGTERM end the run inside, which takes its rig down; a second one ends it here and now."""
+    """A signal to stop ends the run inside, which takes its rig down; a second one ends it here and now."""
     received = 0
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -171,7 +172,7 @@ def _signals_go_to(kernel: Kernel, job: Job) -> Iterator[None]:
             raise KeyboardInterrupt
         kernel.signal(job, "INT")
 
-    former = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, pass_on) for number in stop_signals()}
     try:
         yield
     finally:
