@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -178,7 +179,11 @@ class Controller:
             residency = unit.volume.residency
         read_only = unit.volume is not None and unit.volume.access is Access.READ_ONLY
         description = f"hwvirt controller {self.config.name}, LUN {number}, {unit.config.mode}"
-        return Export(f"lun{number}", unit.meter, unit.config.blocks, unit.block_bytes, description, read_only, residency)
+        name, blocks, cut_off = f"lun{number}", unit.config.blocks, partial(self._is_cut_off, unit)
+        return Export(name, unit.meter, blocks, unit.block_bytes, description, read_only, residency, cut_off)
+
+    def _is_cut_off(self, unit: Unit) -> bool:
+        return unit.redirect is not None and self.link is not None and not self.link.patient.ready
 
     async def _measure(self, number: int, unit: Unit) -> tuple[int, int]:
         """The size of a forwarded unit, as the unit itself tells it."""

@@ -91,5 +91,6 @@ class RamUnit:
     def residency(self, extent: Extent) -> list[tuple[int, Residency]]:
         return [(1, where) for where in self.where[extent.lba : extent.lba + extent.blocks]]
 
-    def export(self, name: str = "disk", *, read_only: bool = False) -> Export:
-        return Export(name, self, self.blocks, self.block_bytes, "a disk in memory", read_only, self.residency)
+    def export(self, name: str = "disk", *, read_only: bool = False, cut_off: bool = False) -> Export:
+        blocks, size, what = self.blocks, self.block_bytes, "a disk in memory"
+        return Export(name, self, blocks, size, what, read_only, self.residency, lambda: cut_off)

@@ -51,6 +51,21 @@ def test_what_arrives_in_one_read_is_one_batch_for_each_class() -> None:
     uvloop.run(scenario())
 
 
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_reads_of_what_is_out_of_reach_keep_no_others_waiting(cut_off: bool) -> None:
+    async def scenario() -> None:
+        unit = RamUnit(64)
+        unit.where[3] = Residency.REDIRECTED
+        unit.where[5] = Residency.ZERO
+        async with serving([unit.export(cut_off=cut_off)]) as served, opened(served.port) as client:
+            client.send(*(request(READ, lba, lba * BLOCK, BLOCK) for lba in range(8)), request(READ, 9, 4095 * 4, BLOCK))
+            assert len(await client.take(9 * (16 + BLOCK))) == 9 * (16 + BLOCK)
+        # The last one begins in block 3, with the last four bytes of it.
+        assert [len(batch) for batch in unit.batches] == ([7, 2] if cut_off else [9])
+
+    uvloop.run(scenario())
+
+
 def test_data_written_is_read_back() -> None:
     async def scenario() -> None:
         unit = RamUnit(1024)

@@ -14,7 +14,7 @@ from hwvirt.host.nbd.execution import failure_of, perform, transfer
 from hwvirt.host.nbd.export import Export, block_status
 from hwvirt.host.nbd.handshake import Agreement, negotiate
 from hwvirt.host.nbd.replies import data_reply, done_reply, error_reply, status_reply
-from hwvirt.host.nbd.requests import Request, refusal, take_requests
+from hwvirt.host.nbd.requests import Request, apart, refusal, take_requests
 from hwvirt.host.nbd.wire import MAX_TRANSFER_BYTES, CommandFlag, CommandType, NbdViolation
 from hwvirt.scsi.command import Completion
 from hwvirt.scsi.volume import Extent
@@ -210,7 +210,8 @@ class Connection(asyncio.BufferedProtocol):
         if answered:
             self._settle(answered, replies)
         if reads:
-            self._begin(agreement, reads, transfer)
+            for batch in apart(export, reads):
+                self._begin(agreement, batch, transfer)
         if writes:
             self._begin(agreement, writes, transfer)
         if others:

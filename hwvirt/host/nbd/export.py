@@ -22,9 +22,16 @@ room on the second volume and may fail with ENOSPC."""
 _STATUS_BLOCKS = 1 << 16  # one answer looks at no more, so that a scattered map cannot hold up the loop
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One logical unit under a name. `residency` gives runs of (blocks, where they lie) that cover an extent in order."""
+    """One logical unit under a name. `residency` gives runs of (blocks, where they lie) that cover an extent in order.
+
+    `cut_off` tells whether redirected blocks are out of reach now: reads that need none of them are then not kept waiting.
+    """
 
     name: str
     lun: LogicalUnit
@@ -33,6 +40,7 @@ class Export:
     description: str
     read_only: bool
     residency: Callable[[Extent], list[tuple[int, Residency]]]
+    cut_off: Callable[[], bool] = _never
 
     @property
     def size_bytes(self) -> int:

@@ -13,9 +13,9 @@ from hwvirt.host.nbd.export import Export
 from hwvirt.host.nbd.wire import MAX_TRANSFER_BYTES, REQUEST, CommandFlag, CommandType, Magic, NbdViolation
 from hwvirt.scsi.cdb import read_16, synchronize_cache_16, unmap, write_16, write_same_16_unmap
 from hwvirt.scsi.command import Command
-from hwvirt.scsi.volume import Extent
+from hwvirt.scsi.volume import Extent, Residency
 
-__all__ = ["FLUSH", "Request", "Taken", "command_of", "refusal", "take_requests", "transfer_of"]
+__all__ = ["FLUSH", "Request", "Taken", "apart", "command_of", "refusal", "take_requests", "transfer_of"]
 
 FLUSH: Final = Command(synchronize_cache_16())
 """Everything that completed before is durable when this is GOOD."""
@@ -108,6 +108,19 @@ _RULES: Final[Mapping[int, _Rule]] = {
     ),
     CommandType.BLOCK_STATUS: _Rule(_FUA | CommandFlag.REQ_ONE, _UNLIMITED, EINVAL, writes=False, aligned=True),
 }
+
+
+def apart(export: Export, reads: list[Request]) -> list[list[Request]]:
+    """The reads in batches of which none waits for another: one, as long as every block is in reach."""
+    if not export.cut_off():
+        return [reads]
+    batches: tuple[list[Request], list[Request]] = [], []
+    for request in reads:
+        start = request.offset // export.block_bytes
+        extent = Extent(start, -(-(request.offset + request.length) // export.block_bytes) - start)
+        away = any(where is Residency.REDIRECTED for _, where in export.residency(extent))
+        batches[away].append(request)
+    return [batch for batch in batches if batch]
 
 
 def refusal(export: Export, request: Request) -> int:
