@@ -136,13 +136,17 @@ class Ledger:
         return array("I", self._cells.crcs[place.lba : place.lba + place.blocks])
 
     def free(self, volume: int, placements: Sequence[Placement]) -> int:
-        """The volume names these positions no longer. Returns how many blocks were not the volume's to free; they stay."""
+        """The volume names these positions no longer. Returns how many blocks were not the volume's to free; they stay.
+
+        What is free already is no matter: the answer to the first request may have been lost.
+        """
         if not placements:
             return 0
         at, generations = _unrolled(placements)
-        mine = (self._volumes[at] == volume + 1) & (self._generations[at] == generations)
+        owners, same = self._volumes[at], self._generations[at] == generations
+        mine = (owners == volume + 1) & same
         self._release(np.unique(at[mine]))
-        return len(at) - int(np.count_nonzero(mine))
+        return len(at) - int(np.count_nonzero(mine | (owners == 0) & same))
 
     def drop(self, volume: int, lba: int, blocks: int) -> None:
         """Nothing is left of the volume's blocks `lba` to `lba + blocks`: neither rows nor tombstones."""
