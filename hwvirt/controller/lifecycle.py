@@ -31,6 +31,7 @@ class Lifecycle:
         self._trace = trace
         self._background: asyncio.Task[None] | None = None
         self._known = False
+        self.chunk_bytes, self.chunks_most = COMMIT_CHUNK_BYTES, _CHUNKS_MOST
 
     def load(self) -> None:
         """Reads the volume's own state directory. Before anything else, once. Raises StateError on damage."""
@@ -64,8 +65,8 @@ class Lifecycle:
     async def redirect(self) -> None:
         """From now on new data goes to the store. Returns when what was written before is durable on the first disk."""
         volume = self._volume
-        following = follow(volume.state, Step.REDIRECT)
         async with self._standstill():
+            following = follow(volume.state, Step.REDIRECT)
             if failed := await volume.first.flush():
                 raise failed
             await self._enter(following)
@@ -73,8 +74,8 @@ class Lifecycle:
     async def commit(self) -> None:
         """Starts to write redirected blocks back; hosts go on working. `settled()` tells when it is done."""
         volume = self._volume
-        following = follow(volume.state, Step.COMMIT)
         async with self._standstill():
+            following = follow(volume.state, Step.COMMIT)
             volume.committed_below = 0
             await self._enter(following)
         self._background = asyncio.get_running_loop().create_task(self._commit())
@@ -84,9 +85,8 @@ class Lifecycle:
 
         Returns when the store has forgotten them too. While it cannot be reached hosts have the original already.
         """
-        following = follow(self._volume.state, Step.DISCARD)
         async with self._standstill():
-            await self._enter(following)
+            await self._enter(follow(self._volume.state, Step.DISCARD))
             self._empty()
         self._background = asyncio.get_running_loop().create_task(self._reaching_the_store(self._forget))
         await self.settled()
@@ -130,27 +130,45 @@ class Lifecycle:
 
     async def _commit(self) -> None:
         volume = self._volume
-        step = max(1, COMMIT_CHUNK_BYTES // volume.block_bytes)
         while volume.committed_below < volume.blocks:
-            ahead = Extent(volume.committed_below, min(step * _CHUNKS_MOST, volume.blocks - volume.committed_below))
-            held = volume.map.prefix(ahead, step, step)
-            await volume.gate.enter(held)
-            try:
-                chunk = volume.map.prefix(held, step, step)  # hosts may have written there meanwhile
-                if volume.in_doubt or not volume.map.is_empty(chunk):
-                    await self._reaching_the_store(partial(self._commit_chunk, chunk))
-                volume.committed_below += chunk.blocks
-            finally:
-                volume.gate.leave([held])
+            await self._or_wait_for_the_store(self._commit_next)
+        while volume.state is State.COMMITTING:
+            await self._or_wait_for_the_store(self._end_commit)
+
+    async def _commit_next(self) -> None:
+        volume = self._volume
+        step = max(1, self.chunk_bytes // volume.block_bytes)
+        ahead = Extent(volume.committed_below, min(step * self.chunks_most, volume.blocks - volume.committed_below))
+        held = volume.map.prefix(ahead, step, step)
+        await volume.gate.enter(held)
+        try:
+            chunk = volume.map.prefix(held, step, step)  # hosts may have written there meanwhile
+            if volume.in_doubt or not volume.map.is_empty(chunk):
+                await self._commit_chunk(chunk)
+            volume.committed_below += chunk.blocks
+        finally:
+            volume.gate.leave([held])
+
+    async def _end_commit(self) -> None:
         async with self._standstill():
             self._empty()
-            await self._reaching_the_store(self._forget)
+            await self._forget()
 
-    async def _reaching_the_store(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _or_wait_for_the_store(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does the work; if the store cannot be reached, returns when it can, and hosts are in nobody's way meanwhile."""
+        try:
+            await work()
+        except CheckCondition as error:
+            if error.sense != COMMUNICATION_TIMEOUT:
+                raise
+            await self._reaching_the_store(partial(self._volume.store.flush, self._volume.number))
+
+    async def _reaching_the_store(self, work: Callable[[], Awaitable[object]]) -> None:
         """Does the work again for as long as the store cannot be reached: whoever began it has long had his answer."""
         while True:
             try:
-                return await work()
+                await work()
+                return
             except CheckCondition as error:
                 if error.sense != COMMUNICATION_TIMEOUT:
                     raise

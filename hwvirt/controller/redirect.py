@@ -263,8 +263,10 @@ class RedirectVolume:
         async with self.flush_lock:
             self._flush_waiting = None  # who comes now has writes that this flush does not cover
             try:
-                if self.state is State.COMMITTING and (failed := await self.first.flush()):
+                if self.state is not State.REDIRECTING and (failed := await self.first.flush()):
                     return failed
+                if self.state in (State.OWN, State.DISCARDING):
+                    return None  # the redirection has ended while this waited for its turn
                 while not await self._flush_epoch():
                     pass
             except CheckCondition as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.states import State
 from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Refused, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
+from hwvirt.scsi.volume import Extent
 from hwvirt.scsi.volume import Write as VolumeWrite
 from hwvirt.units import Deadline
 
@@ -48,6 +50,11 @@ def _first(kind: type[Request]) -> Callable[[Request], bool]:
         return seen == [request]
 
     return is_first
+
+
+async def _tried(work: Awaitable[None]) -> None:
+    with suppress(CheckCondition):
+        await work
 
 
 async def _refused(work: Awaitable[object]) -> None:
@@ -351,34 +358,85 @@ def test_flush_that_begins_while_the_volume_is_mended_gives_up_nothing_that_is_n
 def test_commit_leaves_no_block_behind_whose_write_is_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubt_comes: str
 ) -> None:
+    """Else a restart of A in the middle of the commit would take it over what hosts have written there since."""
     monkeypatch.setattr(lifecycle, "COMMIT_CHUNK_BYTES", BLOCK)
     monkeypatch.setattr(lifecycle, "_CHUNKS_MOST", 1)
 
     async def story(sides: CutSides) -> None:
-        await sides.write(3, 1)
+        redirected, doubtful = (5, 3) if doubt_comes == "before the commit" else (3, 5)
+        await sides.write(redirected, 1)
         sides.answered_first, sides.stay_down = True, True
         sides.cut_when = _first(Write)
-        if doubt_comes == "during the commit":
+        if doubt_comes == "before the commit":
+            await _refused(sides.write(doubtful, 2))
+        else:
             writing: list[asyncio.Task[None]] = []
 
-            def at_the_first_flush(request: Request) -> bool:
-                if isinstance(request, Flush) and not writing:
-                    writing.append(asyncio.create_task(_refused(sides.write(5, 2))))
-                return isinstance(request, Write)
+            drop = sides.volume.store.drop
 
-            sides.cut_when = at_the_first_flush
-            await sides.lifecycle.commit()
-        else:
-            await _refused(sides.write(5, 2))
-            await sides.lifecycle.commit()
+            async def dropped(volume: int, extent: Extent) -> None:
+                await drop(volume, extent)
+                if not writing:  # the first is back
+                    writing.append(asyncio.create_task(_refused(sides.write(doubtful, 2))))
+                    await asyncio.sleep(0)
+
+            monkeypatch.setattr(sides.volume.store, "drop", dropped)
+        await sides.lifecycle.commit()
         await _until(lambda: bool(sides.said("redirect.waiting")))
-        assert sides.volume.committed_below <= 5
+        assert sides.volume.committed_below <= doubtful
         sides.cut_when = lambda request: False
         await sides.heal()
         await sides.lifecycle.settled()
-        assert await sides.read(5) == [2]
-        assert (sides.first_disk()[3], sides.first_disk()[5]) == (1, 2)
+        assert await sides.read(doubtful) == [2]
+        assert (sides.first_disk()[redirected], sides.first_disk()[doubtful]) == (1, 2)
         assert len(sides.store.records.rows()) == 0
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+@pytest.mark.parametrize("chunks_most", [1, 256])
+@pytest.mark.parametrize("kind", [Read, Flush, Drop])
+def test_hosts_are_not_held_up_by_a_commit_that_waits_for_the_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Request], chunks_most: int
+) -> None:
+    monkeypatch.setattr(lifecycle, "COMMIT_CHUNK_BYTES", BLOCK)
+    monkeypatch.setattr(lifecycle, "_CHUNKS_MOST", chunks_most)
+
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        sides.stay_down, sides.cut_when = True, _first(kind)
+        await sides.lifecycle.commit()
+        await _until(lambda: bool(sides.said("redirect.waiting")))
+        async with asyncio.timeout(5):  # many times the stall: each fails after it, or works on the first disk
+            await asyncio.gather(*(_tried(sides.write(lba, 7)) for lba in (3, 5, 60)), _tried(sides.flush()))
+        await sides.heal()
+        await sides.lifecycle.settled()
+        assert sides.volume.state is State.OWN
+        assert [sides.first_disk()[lba] for lba in (3, 5, 60)] == [(await sides.read(lba))[0] for lba in (3, 5, 60)]
+        assert (await sides.read(5))[0] in (1, 7)
+        assert len(sides.store.records.rows()) == 0
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_hosts_are_not_held_up_by_the_end_of_a_commit_either(tmp_path: Path) -> None:
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        drops: list[Request] = []
+
+        def at_the_last_drop(request: Request) -> bool:
+            drops.extend([request] if isinstance(request, Drop) else [])
+            return isinstance(request, Drop) and len(drops) == 2
+
+        sides.stay_down, sides.cut_when = True, at_the_last_drop
+        await sides.lifecycle.commit()
+        await _until(lambda: bool(sides.said("redirect.waiting")))
+        async with asyncio.timeout(5):
+            await sides.write(60, 7)
+            await _refused(sides.flush())
+        await sides.heal()
+        await sides.lifecycle.settled()
+        assert (sides.volume.state, sides.first_disk()[5], sides.first_disk()[60]) == (State.OWN, 1, 7)
 
     _on_cut_sides(tmp_path, story, stall_s=0.2)
 

@@ -175,6 +175,63 @@ def test_commit_merges_while_hosts_go_on_and_ends_with_an_empty_map(tmp_path: Pa
     on_desk(tmp_path, story)
 
 
+def test_a_flush_that_waits_for_the_end_of_a_commit_flushes_the_first_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwvirt.controller.lifecycle.COMMIT_CHUNK_BYTES", BLOCK)
+    monkeypatch.setattr("hwvirt.controller.lifecycle._CHUNKS_MOST", 1)
+
+    async def story(desk: Desk) -> None:
+        await desk.write(0, 1)
+        await desk.write(40, 1)
+        drop, flush, happened = desk.store.drop, desk.first.flush, list[str]()
+        flushing: list[asyncio.Task[None]] = []
+
+        async def dropped(volume: int, extent: Extent) -> None:
+            await drop(volume, extent)
+            if extent.lba == 40:
+                await desk.write(0, 9)
+                happened.append("written")
+            if extent.blocks == desk.blocks:
+                flushing.append(asyncio.create_task(desk.flush()))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+        async def flushed() -> CheckCondition | None:
+            happened.append("flushed")
+            return await flush()
+
+        monkeypatch.setattr(desk.store, "drop", dropped)
+        monkeypatch.setattr(desk.first, "flush", flushed)
+        await desk.lifecycle.commit()
+        await desk.lifecycle.settled()
+        await asyncio.gather(*flushing)
+        assert len(flushing) == 1
+        assert happened[-2:] == ["written", "flushed"]
+
+    on_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize("other", ["commit", "discard", "redirect"])
+def test_of_two_commands_at_once_the_later_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    monkeypatch.setattr("hwvirt.controller.lifecycle.COMMIT_CHUNK_BYTES", BLOCK)
+
+    async def story(desk: Desk) -> None:
+        for lba in range(desk.blocks):
+            await desk.write(lba, 1 + lba)
+        commands = [desk.lifecycle.commit(), getattr(desk.lifecycle, other)()]
+        done = await asyncio.gather(*commands, return_exceptions=True)
+        assert done[0] is None
+        assert isinstance(done[1], ControllerError)
+        assert str(done[1]).startswith(f"cannot {other} while ")
+        await desk.lifecycle.settled()
+        assert desk.first_disk() == [1 + lba for lba in range(desk.blocks)]
+
+    on_desk(tmp_path, story)
+
+
 def test_a_commit_takes_what_is_scattered_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwvirt.controller.lifecycle.COMMIT_CHUNK_BYTES", 8 * BLOCK)
 
