@@ -46,6 +46,7 @@ class Kind:
 
 REGION_BLOCKS = 1024
 """Live blocks are counted by regions of so many LBAs: who drops whole regions that are empty need not be kept waiting."""
+_REGION_BITS = 48
 _TOMB = 1 << 62
 _WINDOW = 1 << 18
 _FEW = 8
@@ -170,15 +171,20 @@ class Ledger:
             counts = np.diff(np.append(starts, len(at)))
             runs = zip(at[starts].tolist(), self._generations[at[starts]].tolist(), counts.tolist(), strict=True)
             self._allocator.give_back([Placement(*run) for run in runs])
-            self._regions -= self._counts_of(at)
+            for region, count in self._counts_of(at).items():
+                self._regions[region] -= count
+                if not self._regions[region]:
+                    del self._regions[region]
             self._volumes[at] = 0
             self._changed.append(at)
 
-    def _counts_of(self, at: Columns) -> Counter[tuple[int, int]]:
+    def _counts_of(self, at: Columns) -> dict[tuple[int, int], int]:
         """The live positions, by volume and region."""
-        keys = np.stack((self._volumes[at].astype(np.uint64) - np.uint64(1), self._lbas[at] // np.uint64(REGION_BLOCKS)))
-        found, counts = np.unique(keys, axis=1, return_counts=True)
-        return Counter(dict(zip(zip(*found.tolist(), strict=True), counts.tolist(), strict=True)))
+        volumes = self._volumes[at].astype(np.uint64) - np.uint64(1)
+        keys = volumes << np.uint64(_REGION_BITS) | self._lbas[at] // np.uint64(REGION_BLOCKS)
+        found, counts = np.unique(keys, return_counts=True)
+        pairs = zip(found.tolist(), counts.tolist(), strict=True)
+        return {(key >> _REGION_BITS, key & ((1 << _REGION_BITS) - 1)): count for key, count in pairs}
 
     def take_changes(self) -> Rows:
         """Rows that changed since the last call, with their present values."""
@@ -247,7 +253,7 @@ class Ledger:
         """Recovery is over: the allocator takes what is live."""
         live = np.flatnonzero(self._volumes).astype(np.uint64)
         self._allocator.mark_live(live.tolist())
-        self._regions = self._counts_of(live)
+        self._regions = Counter(self._counts_of(live))
 
     def _live_rows(self, at: Columns) -> Rows:
         rows = np.zeros(len(at), ROW)

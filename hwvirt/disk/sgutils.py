@@ -1,6 +1,6 @@
 """libsgutils2, the library of sg3_utils: what a disk says of itself, asked by another's code, and sense data in words.
 
-Every signature is in `_SIGNATURES`; every error leaves here as DiskError.
+Every signature is in `SIGNATURES`; every error leaves here as DiskError.
 
 Ref: sg3_utils 1.46, sg_pt.h, sg_cmds_basic.h, sg_lib.h.
 """

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwvirt.controller import tombstones
 from hwvirt.controller.allocator import Allocator
 from hwvirt.controller.ledger import Kind, Ledger
-from hwvirt.controller.tombstones import Tombstone, Tombstones
+from hwvirt.controller.tombstones import Tombstones
 from hwvirt.link.messages import Slice
 
 BLOCKS = 40
 changes = st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, BLOCKS), st.integers(0, 9))
 
 
+@pytest.fixture(params=[16, 1 << 14], autouse=True)
+def section(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections of a few blocks, which runs reach over, and as large as they are."""
+    monkeypatch.setattr(tombstones, "_SECTION_BLOCKS", request.param)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)  # nothing of it is kept in the section
 @given(st.lists(changes, max_size=30), st.integers(0, BLOCKS))
 def test_each_block_has_its_newest_unmap(story: list[tuple[int, int, int]], since: int) -> None:
     tombs, expected = Tombstones(), dict[int, int]()
@@ -33,13 +42,15 @@ def test_each_block_has_its_newest_unmap(story: list[tuple[int, int, int]], sinc
     assert list(tombs.since(since)) == [run for run in tombs.since(0) if run.lba >= since]
 
 
-def test_an_unmap_of_everything_is_one_run_whatever_was_unmapped_before() -> None:
-    tombs = Tombstones()
+def test_an_unmap_of_everything_is_few_runs_whatever_was_unmapped_before() -> None:
+    tombs, blocks = Tombstones(), 64 * tombstones._SECTION_BLOCKS
     for lba in range(0, 1000, 2):
         tombs.bury(lba, 1, lba + 1)
     assert len(tombs) == 500
-    tombs.bury(0, 1 << 40, 2000)
-    assert list(tombs.since(0)) == [Tombstone(0, 1 << 40, 2000)]
+    tombs.bury(0, blocks, 2000)
+    assert len(tombs) == 64
+    assert sum(run.blocks for run in tombs.since(0)) == blocks
+    assert {run.sequence for run in tombs.since(0)} == {2000}
 
 
 def ledger() -> Ledger:
@@ -47,7 +58,14 @@ def ledger() -> Ledger:
 
 
 def runs(records: Ledger) -> list[tuple[int, int, int]]:
-    return [(int(row["lba"]), int(row["position"]), int(row["sequence"])) for row in records.rows_of(3)]
+    """LBA, blocks and sequence of each; neighbours that only the edge of a section parts are one."""
+    found: list[tuple[int, int, int]] = []
+    for row in records.rows_of(3):
+        lba, blocks, sequence = int(row["lba"]), int(row["position"]), int(row["sequence"])
+        if found and (sum(found[-1][:2]), found[-1][2]) == (lba, sequence) and lba % tombstones._SECTION_BLOCKS == 0:
+            lba, blocks = found[-1][0], found.pop()[1] + blocks
+        found.append((lba, blocks, sequence))
+    return found
 
 
 def test_what_was_dropped_during_a_flush_that_failed_stays_dropped() -> None:

@@ -17,6 +17,7 @@ from hwvirt.scsi.vpd import Page, decode_inquiry, decode_naa, decode_pages, deco
 __all__ = ["Said", "ask"]
 
 _Answer = TypeVar("_Answer")
+_HEADER_BYTES = 4
 
 
 class Said(NamedTuple):
@@ -66,6 +67,8 @@ def _answers(fd: int) -> Said:
 
 def _page(fd: int, page: int, decode: Callable[[bytes], _Answer], otherwise: _Answer) -> _Answer:
     try:
-        return decode(inquiry(fd, page))
+        data = inquiry(fd, page)
+        whole = _HEADER_BYTES + int.from_bytes(data[2:4], "big")
+        return decode(data if whole <= len(data) else inquiry(fd, page, whole))
     except NotSupportedError:
         return otherwise

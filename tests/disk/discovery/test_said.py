@@ -90,6 +90,12 @@ def test_what_a_disk_does_not_have_it_does_not_say(
     assert ask("/dev/null") == said
 
 
+def test_long_page_is_asked_for_whole(library: Library) -> None:
+    vendor_specific = bytes([2, 0, 0, 250]) + bytes(250)
+    library.pages[0x83] = vpd(0x83, vendor_specific + NAA)
+    assert ask("/dev/null").naa == 0x5000C500AABBCCDD
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
