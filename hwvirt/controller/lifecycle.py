@@ -31,6 +31,7 @@ class Lifecycle:
         self._trace = trace
         self._background: asyncio.Task[None] | None = None
         self._known = False
+        self._half_done = False
         self.chunk_bytes, self.chunks_most = COMMIT_CHUNK_BYTES, _CHUNKS_MOST
 
     def load(self) -> None:
@@ -143,8 +144,10 @@ class Lifecycle:
         await volume.gate.enter(held)
         try:
             chunk = volume.map.prefix(held, step, step)  # hosts may have written there meanwhile
-            if volume.in_doubt or not volume.map.is_empty(chunk):
+            if self._half_done or volume.in_doubt or not volume.map.is_empty(chunk):
+                self._half_done = True  # until it is through: the map may have forgotten what is not yet durable
                 await self._commit_chunk(chunk)
+                self._half_done = False
             volume.committed_below += chunk.blocks
         finally:
             volume.gate.leave([held])

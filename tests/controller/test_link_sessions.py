@@ -14,8 +14,10 @@ import pytest
 import uvloop
 
 from hwvirt.controller import lifecycle
-from hwvirt.controller.correlation import Rows
+from hwvirt.controller.correlation import CorrelationMap, Rows
+from hwvirt.controller.journal import Journal
 from hwvirt.controller.link_store import LinkStore
+from hwvirt.controller.map_journal import MapJournal
 from hwvirt.controller.states import State
 from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Refused, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
@@ -415,6 +417,42 @@ def test_hosts_are_not_held_up_by_a_commit_that_waits_for_the_link(
         assert [sides.first_disk()[lba] for lba in (3, 5, 60)] == [(await sides.read(lba))[0] for lba in (3, 5, 60)]
         assert (await sides.read(5))[0] in (1, 7)
         assert len(sides.store.records.rows()) == 0
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+def test_after_a_loss_of_the_link_a_commit_still_makes_the_map_durable_before_the_store_forgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "COMMIT_CHUNK_BYTES", BLOCK)
+    monkeypatch.setattr(lifecycle, "_CHUNKS_MOST", 1)
+
+    def durable_map(sides: CutSides) -> CorrelationMap:
+        correlation, journal = CorrelationMap(sides.blocks), Journal(sides.folder, "map-0")
+        MapJournal(journal, correlation).recover()
+        journal.close()
+        return correlation
+
+    async def story(sides: CutSides) -> None:
+        await sides.write(3, 1)
+        await sides.write(5, 2)
+        await sides.flush()
+        assert not durable_map(sides).is_empty(Extent(5, 1))
+        flushes, drops = count(1), list[Drop]()
+
+        def cut(request: Request) -> bool:
+            if isinstance(request, Drop):
+                drops.append(request)
+                assert durable_map(sides).is_empty(Extent(request.lba, request.blocks))
+            return isinstance(request, Flush) and next(flushes) == 2
+
+        sides.stay_down, sides.cut_when = True, cut
+        await sides.lifecycle.commit()
+        await _until(lambda: bool(sides.said("redirect.waiting")))
+        await sides.heal()
+        await sides.lifecycle.settled()
+        assert [(drop.lba, drop.blocks) for drop in drops] == [(3, 1), (5, 1), (0, 64)]
+        assert (sides.first_disk()[3], sides.first_disk()[5]) == (1, 2)
 
     _on_cut_sides(tmp_path, story, stall_s=0.2)
 

@@ -235,6 +235,7 @@ class First(Process):
         store, correlation = LinkStore(self.side.patient, BLOCK_BYTES), CorrelationMap(self.disk.blocks)
         self.volume = RedirectVolume(0, self.disk, store, MapJournal(self.journal, correlation), correlation)
         self.lifecycle = Lifecycle(self.volume, self.trace)
+        self.lifecycle.chunk_bytes, self.lifecycle.chunks_most = BLOCK_BYTES, 1  # so that hosts meet what is half done
         self.asks = self.scenario.all_asks
         self.loop.begin(self._start())
 
