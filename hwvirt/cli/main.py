@@ -5,6 +5,7 @@ A command imports what it calls inside its function: `hwvirt --help` must not wa
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from hwvirt.cli.check import check
 from hwvirt.cli.controller import controller
 from hwvirt.cli.ctl import ctl
 from hwvirt.cli.doctor import doctor
-from hwvirt.cli.exits import exits
+from hwvirt.cli.exits import exits, output_failed
 from hwvirt.cli.explore import explore
 from hwvirt.cli.lab import lab_shell
 from hwvirt.cli.new import new_rig
@@ -35,7 +36,10 @@ _EXIT_CODES = (
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    _app()(prog_name="hwvirt")
+    try:
+        _app()(prog_name="hwvirt")
+    except OSError as error:  # help and usage are printed outside of any command
+        sys.exit(output_failed(error))
 
 
 def _show_version(wanted: bool) -> None:

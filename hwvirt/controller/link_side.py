@@ -21,8 +21,7 @@ from hwvirt.link.config import EthernetLink, Identity, LinkTiming, Role, SerialL
 from hwvirt.link.endpoint import Endpoint
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.events import Peer
-from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request, Written
-from hwvirt.link.messages import Write as WriteRequest
+from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request
 from hwvirt.scsi.sense import INVALID_FIELD_IN_PARAMETER_LIST, LOGICAL_UNIT_NOT_SUPPORTED, NOT_READY
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
@@ -55,7 +54,7 @@ class LinkSide:
         self._service: Service | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = endpoint or Endpoint(Identity(name, boot_epoch), _described(config), trace)
-        self.patient = PatientLink(self.endpoint.request, config.stall_s, trace, self._answered_late)
+        self.patient = PatientLink(self.endpoint.request, config.stall_s, trace)
 
     async def start(self, volumes: Mapping[int, RedirectVolume], service: Service) -> None:
         """Brings the link up. Raises LinkError when the peer is not there within `up_within_s`, or is not the peer."""
@@ -146,11 +145,6 @@ class LinkSide:
         if not isinstance(reply, Attached):
             raise PeerError(f"controller {self._config.peer} answered Attach with {type(reply).__name__}.")
         return reply.store_epoch
-
-    def _answered_late(self, message: Request, reply: Reply) -> None:
-        """Nobody waits for this write any more: it was reported failed, and its position is given up unseen."""
-        if isinstance(message, WriteRequest) and isinstance(reply, Written):
-            self._volumes[message.volume].superseded += reply.placements
 
     def status(self) -> dict[str, Any]:
         """The link's part of the status view."""

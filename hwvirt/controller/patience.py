@@ -47,12 +47,10 @@ class PatientLink:
         request: Callable[[Request], asyncio.Future[Reply]],
         stall_s: float,
         trace: Trace,
-        on_late: Callable[[Request, Reply], None],
     ) -> None:
         self._request = request
         self._stall_s = stall_s
         self._trace = trace
-        self._on_late = on_late
         self._waiting: dict[int, _Waiting] = {}
         self._writes: dict[int, dict[int, int]] = {}  # by volume: sequence numbers of those that wait, in order
         self._settled: dict[int, int] = {}
@@ -124,9 +122,8 @@ class PatientLink:
         self._answered += 1
         waiting = self._forget(number)
         if waiting.answer.done():
-            if error is None:
-                self._on_late(waiting.message, reply.result())
-        elif error is not None:
+            return  # whoever waited has given up
+        if error is not None:
             waiting.answer.set_exception(error)
         else:
             waiting.answer.set_result(reply.result())

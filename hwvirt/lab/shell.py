@@ -26,6 +26,8 @@ __all__ = ["shell"]
 _INPUT_BYTES = 256
 _OUTPUT_BYTES = 1 << 16
 _INPUT_BYTES_PER_S = 20_000.0  # a guest's serial line does not survive a pasted page at full speed
+_END_OF_INPUT = b"\x04"  # as a terminal says it
+_QUIET_S = 1.0
 _COMMAND = """
 exec 3>&1 </dev/ttyS0 >/dev/ttyS0 2>&1
 stty sane rows {rows} cols {columns}
@@ -86,8 +88,10 @@ def _relay(terminal_in: int, terminal_out: int, wire: socket.socket) -> None:
     pacer = Pacer(_INPUT_BYTES_PER_S)
     sources: list[int | socket.socket] = [terminal_in, wire]
     while True:
-        ready, _, _ = select.select(sources, [], [])
-        if wire in ready:
+        ready, _, _ = select.select(sources, [], [], None if terminal_in in sources else _QUIET_S)
+        if not ready:
+            wire.sendall(_END_OF_INPUT)  # said when the shell is quiet: what comes before its prompt is lost
+        elif wire in ready:
             output = wire.recv(_OUTPUT_BYTES)
             if not output:
                 return
@@ -96,7 +100,7 @@ def _relay(terminal_in: int, terminal_out: int, wire: socket.socket) -> None:
             keys = os.read(terminal_in, _INPUT_BYTES)
             if not keys:
                 sources.remove(terminal_in)
-                keys = b"\x04"  # the end of input, as a terminal says it
+                continue
             time.sleep(max(0.0, pacer.gone_at(len(keys), time.monotonic()) - time.monotonic()))
             wire.sendall(keys)
 

@@ -150,3 +150,12 @@ def test_reader_that_went_away_is_no_broken_property(unbuffered: str) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 130
+
+
+@pytest.mark.parametrize("words", ["--help", "run --help", "check rigs/own.yaml", "doctor --json"])
+def test_output_that_nobody_can_take_is_told(words: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [*PROGRAM, *words.split()]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "hwvirt: cannot write the output: No space left on device. Send it somewhere with room.\n"
+    assert (done.returncode, done.stderr) == (4, said)

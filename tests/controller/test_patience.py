@@ -48,7 +48,7 @@ async def _mended() -> int:
 def test_what_waits_in_one_volume_settles_nothing_in_another() -> None:
     async def story() -> None:
         peer = _Peer()
-        patient = PatientLink(peer.request, 30.0, Trace("a"), lambda message, reply: None)
+        patient = PatientLink(peer.request, 30.0, Trace("a"))
         await patient.came_up(_mended)
         for volume, sequence in ((0, 100), (1, 5), (0, 101), (1, 6)):
             patient.ask(_write(volume, sequence))
@@ -66,7 +66,7 @@ def test_what_waits_in_one_volume_settles_nothing_in_another() -> None:
 
 def test_silence_that_ended_the_session_counts_as_time_without_a_link() -> None:
     async def story() -> None:
-        patient = PatientLink(_Peer().request, 2.0, Trace("a"), lambda message, reply: None)
+        patient = PatientLink(_Peer().request, 2.0, Trace("a"))
         await patient.came_up(_mended)
         patient.went_down()
         await patient.came_up(_mended)
@@ -122,7 +122,7 @@ def test_request_that_can_never_be_sent_fails_at_once_and_is_not_sent_later() ->
                 raise LocalLinkError("link: a WRITE of 99 bytes is too large.")
             return peer.request(message)
 
-        patient = PatientLink(refuse, 30.0, Trace("a"), lambda message, reply: None)
+        patient = PatientLink(refuse, 30.0, Trace("a"))
         early = [patient.ask(_write(volume, 100)) for volume in (0, 9, 1)]
         await patient.came_up(_mended)
         assert [message.volume for message, _ in peer.asked] == [0, 1]  # type: ignore[union-attr]  # Writes

@@ -55,3 +55,9 @@ def test_kernel_without_memory_is_usage() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     said = "hwvirt: --memory: a kernel does not boot with 1MiB. Give it 64MiB or more.\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_a_shell_that_gets_no_keys_ends() -> None:
+    command = [sys.executable, "-m", "hwvirt", "lab", "shell"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
