@@ -190,8 +190,11 @@ def test_map_that_is_durable_before_the_store_ends_with_a_refusal_and_never_with
     text = small(FILL, REDIRECT, WORK, FLUSH, JUDGE)
     ran = run(text, tmp_path, program=mutant_program("flush_not_sent"), insert=[(4, PowerCut())])
     assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
-    said = r"controller b refuses volume 0: the ledger ends at sequence (\d+), the map of volume 0 at (\d+): "
-    said += r"the ledger is lost or another one\. Restore its state directory, or discard the redirection\. "
-    (found,) = re.finditer(said, ran.reason)
-    assert int(found[1]) < int(found[2])
+    ends = r"controller b refuses volume 0: the ledger ends at sequence (\d+), the map of volume 0 at (\d+): "
+    ends += r"the ledger is lost or another one\. Restore its state directory, or discard the redirection\. "
+    # Where the newest change happens to be in the ledger (it is made durable at each lap of the store) older ones are not.
+    lacks = r"volume 0: the ledger of the second controller lacks \d+ positions that the map names, first at LBA \d+\. "
+    lacks += r"Restore the second controller's state directory, or discard the redirection\. "
+    found = re.search(ends, ran.reason)
+    assert int(found[1]) < int(found[2]) if found else re.search(lacks, ran.reason)
     assert ran.report["steps"][-1]["blocked"]
