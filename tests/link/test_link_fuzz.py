@@ -6,7 +6,6 @@ python -m tests.link.test_link_fuzz 1000000 [SEED]     a million inputs; hypothe
 from __future__ import annotations
 
 import random
-import sys
 from array import array
 from collections.abc import Iterator
 
@@ -23,6 +22,7 @@ from hwvirt.link.messages import Flush
 from hwvirt.link.session import Session
 from hwvirt.link.wire import MAGIC, VERSION, Body, write_frame
 from tests.link.link_samples import MESSAGES
+from tests.link.many_inputs import main
 from tests.link.pair import SECRET, LinkPair, feed
 
 _ARENA_BYTES = 1 << 18
@@ -184,15 +184,5 @@ def test_frames_of_any_meta_from_the_peer_itself_never_raise() -> None:
         _check_frames_of_any_meta(chance)
 
 
-def main(inputs: int, first_seed: int) -> None:
-    for number in range(first_seed, first_seed + inputs):
-        try:
-            _CHECKS[number % len(_CHECKS)](random.Random(number))
-        except BaseException:
-            print(f"seed {number}")
-            raise
-    print(f"{inputs} inputs, nothing found")
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int((*sys.argv, "0")[2]))
+    main(_CHECKS)

@@ -14,7 +14,7 @@ from hwvirt.errors import DiskError
 from hwvirt.scsi.parameters import decode_capacity
 from hwvirt.scsi.vpd import Page, decode_inquiry, decode_naa, decode_pages, decode_serial
 
-__all__ = ["Said", "ask"]
+__all__ = ["Said", "ask", "not_opened"]
 
 _Answer = TypeVar("_Answer")
 _HEADER_BYTES = 4
@@ -39,10 +39,7 @@ def ask(node: str) -> Said:
     try:
         fd = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise DiskError(
-            f"cannot open {node}: {error.strerror}.",
-            next_step="Armed disks belong to the group hwvirt (hwvirt udev install); to arm one takes root.",
-        ) from error
+        raise not_opened(node, error) from error
     try:
         return _answers(fd)
     except ValueError as error:
@@ -51,6 +48,14 @@ def ask(node: str) -> Said:
         raise DiskError(f"{node}: {error.reason}", next_step=error.next_step) from error
     finally:
         os.close(fd)
+
+
+def not_opened(node: str, error: OSError) -> DiskError:
+    """Why a node of a disk could not be opened."""
+    return DiskError(
+        f"cannot open {node}: {error.strerror}.",
+        next_step="Armed disks belong to the group hwvirt (hwvirt udev install); to arm one takes root.",
+    )
 
 
 def _answers(fd: int) -> Said:

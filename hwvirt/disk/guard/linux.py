@@ -18,7 +18,7 @@ from hwvirt.disk.discovery.content import Content, read_content, read_label_byte
 from hwvirt.disk.discovery.identity import DiskIdentity
 from hwvirt.disk.discovery.label import LABEL_BYTES
 from hwvirt.disk.discovery.listing import list_identities
-from hwvirt.disk.discovery.said import Said, ask
+from hwvirt.disk.discovery.said import Said, ask, not_opened
 from hwvirt.disk.discovery.uses import Use, claimant, find_uses
 from hwvirt.disk.guard.probe import ClaimedElsewhereError
 from hwvirt.errors import DiskError
@@ -104,10 +104,7 @@ def _opened(node: str, access: Access) -> int:
             owner = claimant(node)
             reason = f"it is claimed by {owner}" if owner else "somebody holds it exclusively"
             raise ClaimedElsewhereError(reason) from error
-        raise DiskError(
-            f"cannot open {node}: {error.strerror}.",
-            next_step="Armed disks belong to the group hwvirt (hwvirt udev install); to arm one takes root.",
-        ) from error
+        raise not_opened(node, error) from error
 
 
 def _lock(fd: int, node: str) -> None:

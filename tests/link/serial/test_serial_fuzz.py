@@ -6,7 +6,6 @@ python -m tests.link.serial.test_serial_fuzz 1000000 [SEED]     a million inputs
 from __future__ import annotations
 
 import random
-import sys
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from hwvirt.link.serial.frames import (
 from hwvirt.link.serial.line import Arrived, Line, LineUp
 from hwvirt.link.serial.packing import UNPACKED_MOST_BYTES
 from hwvirt.link.serial.sender import SEGMENTS_MOST
+from tests.link.many_inputs import main
 from tests.link.serial.line import traits
 
 INPUTS = 10_000
@@ -173,16 +173,5 @@ def test_any_packets_of_the_peer_itself(chance: random.Random) -> None:
     check_any_packets(chance)
 
 
-def main(inputs: int, first_seed: int) -> None:
-    checks = (check_any_bytes, check_any_frames, check_damaged_frames, check_any_packets)
-    for number in range(first_seed, first_seed + inputs):
-        try:
-            checks[number % len(checks)](random.Random(number))
-        except BaseException:
-            print(f"seed {number}")
-            raise
-    print(f"{inputs} inputs, nothing found")
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int((*sys.argv, "0")[2]))
+    main((check_any_bytes, check_any_frames, check_damaged_frames, check_any_packets))
