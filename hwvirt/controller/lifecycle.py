@@ -49,7 +49,7 @@ class Lifecycle:
         if not self._known:
             state = State.REDIRECTING if len(await volume.store.ledger(volume.number)) else initial
         volume.state = state
-        if state in (State.REDIRECTING, State.COMMITTING):
+        if state.uses_map:
             reconcile(volume, await durable_ledger(volume, volume.store))
             if failed := await volume.flush():
                 raise failed

@@ -15,7 +15,6 @@ from hwvirt.controller.patience import PatientLink
 from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.service import Answering, Service
-from hwvirt.controller.states import State
 from hwvirt.errors import LinkError, PeerError, UsageError
 from hwvirt.link.config import EthernetLink, Identity, LinkTiming, Role, SerialLink, TlsFiles
 from hwvirt.link.endpoint import Endpoint
@@ -30,7 +29,6 @@ __all__ = ["LinkSide"]
 
 _LEAST_SILENCE_S = 1.0
 _SIGNS_IN_SILENCE = 5
-_REDIRECTED = (State.REDIRECTING, State.COMMITTING)
 _ANOTHER_PEER = "Correct `peer` of the link, or the name of the controller."
 _NEXT_STEPS = {
     NOT_READY: _ANOTHER_PEER,
@@ -114,7 +112,7 @@ class LinkSide:
         for number, volume in self._volumes.items():
             epoch = await self._attach(number, volume)
             restarted = former not in (0, epoch)
-            if volume.state not in _REDIRECTED:
+            if not volume.state.uses_map:
                 lost.discard(number)
             elif restarted or number in lost:
                 direct.block_bytes = volume.block_bytes
@@ -128,7 +126,7 @@ class LinkSide:
             if send:
                 rows = await send_again(volume, direct, rows)
                 self._trace.emit("redirect.sent-again", lun=volume.number)
-            if volume.state in _REDIRECTED:  # it may have been discarded meanwhile
+            if volume.state.uses_map:  # it may have been discarded meanwhile
                 reconcile(volume, rows)
         except BaseException:
             self.patient.lost.add(volume.number)

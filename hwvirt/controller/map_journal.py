@@ -41,7 +41,7 @@ class MapJournal:
                 known = True
                 code, self.sequence = np.frombuffer(record.payload, "<u8").tolist()
                 self.state = _STATES[code]
-                if self.state in (State.OWN, State.DISCARDING):
+                if not self.state.uses_map:
                     self._map.clear()
             else:
                 self._map.apply(np.frombuffer(record.payload, CHANGE))
@@ -53,7 +53,7 @@ class MapJournal:
         """The volume is in `state`; sequence numbers up to `sequence` are used. OWN and DISCARDING empty the map."""
         async with self._busy:
             record = Record(_STATE, np.array([_CODES[state], sequence], "<u8").tobytes())
-            if state in (State.OWN, State.DISCARDING):
+            if not state.uses_map:
                 self._journal.checkpoint([record])
                 self.stored_sequence = 0
             else:

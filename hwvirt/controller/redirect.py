@@ -176,7 +176,7 @@ class RedirectVolume:
     async def _change_inside(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
         """Changes that the gate has admitted; they leave it."""
         try:
-            if self.state in (State.OWN, State.DISCARDING):
+            if not self.state.uses_map:
                 return await self._change_first(changes)
             if self.state is State.COMMITTING:
                 return [await self._change_while_committing(change) for change in changes]
@@ -250,7 +250,7 @@ class RedirectVolume:
 
     async def flush(self) -> CheckCondition | None:
         """See `Volume.flush`. Flushes that wait for their turn are served by one."""
-        if self.state in (State.OWN, State.DISCARDING):
+        if not self.state.uses_map:
             return await self.first.flush()
         return await asyncio.shield(self._begin_flush())
 
@@ -265,7 +265,7 @@ class RedirectVolume:
             try:
                 if self.state is not State.REDIRECTING and (failed := await self.first.flush()):
                     return failed
-                if self.state in (State.OWN, State.DISCARDING):
+                if not self.state.uses_map:
                     return None  # the redirection has ended while this waited for its turn
                 while not await self._flush_epoch():
                     pass

@@ -17,6 +17,14 @@ class State(Enum):
     COMMITTING = "committing"
     DISCARDING = "discarding"
 
+    @property
+    def uses_map(self) -> bool:
+        """Whether the map may have entries: blocks that lie in the store, or read as zeroes."""
+        return self in _USING_THE_MAP
+
+
+_USING_THE_MAP = (State.REDIRECTING, State.COMMITTING)
+
 
 class Step(Enum):
     """What changes the state."""

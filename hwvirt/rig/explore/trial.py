@@ -161,7 +161,7 @@ def _between(first: FirstFacts, second: SecondFacts) -> list[str]:
     if free + live + freed != capacity or min(second.counts) < 0:
         found.append(f"B does not conserve: free {free} + live {live} + freed {freed} is not {capacity}")
     state, entries = _durable_map(first.image, len(first.map[0]) // 8)
-    if state in (VolumeState.REDIRECTING, VolumeState.COMMITTING):
+    if state.uses_map:
         rows, blocks = _durable_ledger(second.image), second.image.durable
         for lba, entry in entries:
             row = rows.get(entry.position)
