@@ -13,6 +13,7 @@ from hwvirt.trace import Event
 
 __all__ = ["EventFeed"]
 
+_LAST_EVENTS = 10  # what has just happened is why somebody comes to look
 _CHUNK_BYTES = 1 << 16
 _CHUNKS_AT_ONCE = 16
 
@@ -25,7 +26,7 @@ class _Line(msgspec.Struct):
 
 
 class EventFeed:
-    """A connection on which the controller was asked for its events. It never waits."""
+    """A connection on which the controller was asked for its newest events and all later ones. It never waits."""
 
     def __init__(self, socket_path: Path) -> None:
         self._socket_path = socket_path
@@ -33,7 +34,7 @@ class EventFeed:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.connect(str(socket_path))
-            self._socket.sendall(b'{"verb": "events"}\n')
+            self._socket.sendall(msgspec.json.encode({"verb": "events", "last": _LAST_EVENTS}) + b"\n")
         except OSError as error:
             self._socket.close()
             raise ControllerError(f"{socket_path}: {error.strerror or error}.") from error

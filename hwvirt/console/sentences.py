@@ -138,6 +138,7 @@ _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "disk.admitted": ("disk {disk} is {node}: {identity}", Tone.PLAIN),
     "disk.removed": ("disk {disk} was pulled: every request fails now", Tone.BAD),
     "controller.started": ("controller started: pid {pid}, NBD on port {nbd_port}", Tone.GOOD),
+    "controller.stopped": ("controller stopped: pid {pid}", Tone.PLAIN),
     "controller.flush-failed": ("{what} could not be flushed before the end: {reason}", Tone.BAD),
     "control.failed": ("{verb} failed: {reason}", Tone.BAD),
     "service.failed": ("{request} failed: {reason}", Tone.BAD),

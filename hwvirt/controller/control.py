@@ -1,4 +1,7 @@
-"""The control socket: one JSON request a line, one JSON reply a line; the verb `events` streams events until closed."""
+"""The control socket: one JSON request a line, one JSON reply a line.
+
+The verb `events` streams events until closed, from the newest `last` ones on: a viewer may come late.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import os
 import socket
 import stat
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,18 +25,23 @@ __all__ = ["ControlServer", "Verb", "call"]
 Verb = Callable[[dict[str, Any]], Awaitable[Any]]
 _LINE_BYTES = 1 << 16
 _BACKLOG_EVENTS = 4096
+_LAST_WORDS_S = 1.0
 _encode = msgspec.json.encode
+_Queue = asyncio.Queue[Event | None]
 
 
 class ControlServer:
-    """Serves verbs on a unix socket that only its owner may open."""
+    """Serves verbs on a unix socket that only its owner may open. Remembers the newest events from its making on."""
 
     def __init__(self, path: Path, verbs: Mapping[str, Verb], trace: Trace) -> None:
         self._path = path
         self._verbs = verbs
         self._trace = trace
         self._server: asyncio.Server | None = None
-        self._streams: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._recent: deque[Event] = deque(maxlen=_BACKLOG_EVENTS)
+        self._viewers: dict[asyncio.Task[None], _Queue] = {}
+        trace.subscribe(self._remember)
 
     async def start(self) -> None:
         """Listens. Raises ControllerError when the path cannot be used."""
@@ -48,31 +57,45 @@ class ControlServer:
         finally:
             os.umask(former)
 
+    @property
+    def viewers(self) -> int:
+        """How many follow the events."""
+        return len(self._viewers)
+
     async def close(self) -> None:
-        """Ends every connection and removes the socket."""
+        """Ends every connection and removes the socket. Viewers that read are told everything first."""
         if self._server is not None:
             self._server.close()
-        for stream in tuple(self._streams):
-            stream.cancel()
-        await asyncio.gather(*self._streams, return_exceptions=True)
+        for queue in self._viewers.values():
+            _put(queue, None)
+        if self._viewers:
+            await asyncio.wait(tuple(self._viewers), timeout=_LAST_WORDS_S)
+        for connection in tuple(self._connections):
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
         self._path.unlink(missing_ok=True)
+
+    def _remember(self, event: Event) -> None:
+        self._recent.append(event)
+        for queue in self._viewers.values():
+            _put(queue, event)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._streams.add(task)
+        self._connections.add(task)
         try:
             while line := await reader.readline():
                 request = _parse(line)
                 if request.get("verb") == "events":
-                    await self._stream(writer)
+                    await self._stream(task, writer, request.get("last"))
                     return
                 writer.write(await self._reply(request) + b"\n")
                 await writer.drain()
         except (OSError, ValueError, asyncio.CancelledError):
             pass  # the viewer went away, sent a line without end, or the daemon stops
         finally:
-            self._streams.discard(task)
+            self._connections.discard(task)
             writer.close()
 
     async def _reply(self, request: dict[str, Any]) -> bytes:
@@ -95,21 +118,25 @@ class ControlServer:
             raise UsageError("unknown verb.", next_step=f"Known: {', '.join(sorted([*self._verbs, 'events']))}.")
         return await verb({key: value for key, value in request.items() if key != "verb"})
 
-    async def _stream(self, writer: asyncio.StreamWriter) -> None:
-        queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG_EVENTS)
-
-        def remember(event: Event) -> None:
-            if not queue.full():  # a viewer that does not read must not cost memory
-                queue.put_nowait(event)
-
-        unsubscribe = self._trace.subscribe(remember)
+    async def _stream(self, task: asyncio.Task[None], writer: asyncio.StreamWriter, last: Any) -> None:
+        """The newest `last` events and every later one; ends when the server is closed."""
+        queue: _Queue = asyncio.Queue(_BACKLOG_EVENTS)
+        for past in tuple(self._recent)[-last:] if isinstance(last, int) and last > 0 else ():
+            _put(queue, past)
+        self._viewers[task] = queue
         try:
-            while True:
-                event = await queue.get()
+            while (event := await queue.get()) is not None:
                 writer.write(_encode(event) + b"\n")
                 await writer.drain()
+            writer.close()
+            await writer.wait_closed()  # it has them, or the loop may end before they are sent
         finally:
-            unsubscribe()
+            del self._viewers[task]
+
+
+def _put(queue: _Queue, event: Event | None) -> None:
+    if not queue.full():  # a viewer that does not read must not cost memory
+        queue.put_nowait(event)
 
 
 def _remove_leftover(path: Path) -> None:

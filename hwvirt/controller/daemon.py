@@ -99,6 +99,7 @@ class Controller:
     async def start(self, stack: AsyncExitStack) -> None:
         """Brings every part up, each with its undoing on the stack. Hosts are let in last, when all is recovered."""
         config, trace = self.config, self.trace
+        control = ControlServer(Path(config.control), verbs_of(self), trace)
         state = _state_directory(config)
         stack.callback(state.close)
         self.disk = _disk(config)
@@ -118,9 +119,9 @@ class Controller:
         for unit in self.units.values():
             if unit.lifecycle is not None:
                 unit.lifecycle.load()
-        control = ControlServer(Path(config.control), verbs_of(self), trace)
         await control.start()
         stack.push_async_callback(control.close)
+        stack.callback(lambda: trace.emit("controller.stopped", pid=os.getpid()))
         if self.link is not None:
             await self._meet_peer(stack, self.link)
         stack.push_async_callback(self._flush_everything)

@@ -170,15 +170,16 @@ class Bench:
         """Stops one controller cleanly, by force when it does not stop in time: that is an error. Idempotent."""
         machine = self.machines[name]
         process, machine.process = machine.process, None
-        await machine.control.close()
-        if process is None or process.returncode is not None:
+        if process is None:
             return
-        process.send_signal(signal.SIGTERM)
         try:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
             if await _ends(process, STOP_S):
                 return
         finally:
             await _kill(process)
+            await machine.control.ended()
         raise ControllerError(
             f"controller {name} did not stop within {STOP_S:g} s and was killed.", next_step=f"Its log: {machine.log}."
         )
@@ -187,9 +188,9 @@ class Bench:
         """Kills one controller without warning."""
         machine = self.machines[name]
         process, machine.process = machine.process, None
-        await machine.control.close()
         if process is not None:
             await _kill(process)
+        await machine.control.ended()
 
     async def check_alive(self) -> None:
         """Asks every controller for its status. Raises ControllerError for one that has ended by itself."""
@@ -266,5 +267,3 @@ def last_complaint(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()
     complaints = [line.removeprefix(_COMPLAINT) for line in lines if line.startswith(_COMPLAINT)]
     return (complaints or lines or ["it said nothing."])[-1]
-
-

@@ -15,6 +15,8 @@ __all__ = ["ControlClient"]
 
 _LINE_BYTES = 1 << 26
 _RETRY_S = 0.02
+_LAST_EVENTS = 4096  # all: it may have said much before its socket was found
+_LAST_WORDS_S = 1.0
 
 
 class ControlClient:
@@ -86,13 +88,19 @@ class ControlClient:
     async def _follow(self) -> None:
         reader, writer = await self._connect()
         try:
-            writer.write(b'{"verb": "events"}\n')
+            writer.write(msgspec.json.encode({"verb": "events", "last": _LAST_EVENTS}) + b"\n")
             while line := await reader.readline():
                 self._trace.forward(msgspec.json.decode(line, type=Event))
         except (OSError, ValueError):
             pass  # the controller is gone: whoever waits for it is told by its process
         finally:
             writer.close()
+
+    async def ended(self) -> None:
+        """The controller is gone: takes what it said last, then closes."""
+        if self._events is not None:
+            await asyncio.wait([self._events], timeout=_LAST_WORDS_S)
+        await self.close()
 
     async def close(self) -> None:
         """Ends the connections. Idempotent."""

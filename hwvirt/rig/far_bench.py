@@ -122,8 +122,10 @@ class FarBench:
 
     async def stop(self, name: str) -> None:
         """See `Bench`."""
-        await self.machines[name].control.close()
-        await self._outside.do(What.STOP, name)
+        try:
+            await self._outside.do(What.STOP, name)
+        finally:
+            await self.machines[name].control.ended()
 
     async def crash(self, name: str) -> None:
         """The controller's kernel has no power any more."""

@@ -68,7 +68,9 @@ def test_people_are_told_how_to_reach_each_lun(short_folder: Path, number: signa
         process.send_signal(number)
         _, said = process.communicate(timeout=END_S)
     assert process.returncode == 0
-    assert "controller.started" in said
+    for what in ("started", "stopped"):
+        told_by = re.findall(rf"^([ab]) +controller\.{what} +pid=\d+\b", said, flags=re.MULTILINE)
+        assert sorted(told_by) == ["a", "b"]
     assert list(short_folder.iterdir()) == []
 
 

@@ -131,7 +131,7 @@ def test_the_feed_joins_events_that_arrive_in_pieces_and_skips_what_is_none(tmp_
         feed = EventFeed(path)
         server, _ = listener.accept()
         with server:
-            assert server.recv(100) == b'{"verb": "events"}\n'
+            assert server.recv(100) == b'{"verb":"events","last":10}\n'
             assert feed.take() == []
             server.sendall(b'{"ok": false, "error": "no"}\n{"name": "link.up", "at": 1.5, "source": "a", "fie')
             assert feed.take() == []

@@ -1,0 +1,87 @@
+"""The control socket: who comes late is told what has been, who reads is told the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hwvirt.controller.control import ControlServer
+from hwvirt.trace import Trace
+
+WITHIN_S = 10.0
+
+
+@asynccontextmanager
+async def asked(path: Path, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(request + b"\n")
+        async with asyncio.timeout(WITHIN_S):
+            yield reader
+    finally:
+        writer.close()
+
+
+async def viewed(server: ControlServer) -> None:
+    while not server.viewers:  # noqa: ASYNC110  a server announces no viewer
+        await asyncio.sleep(0)
+
+
+async def named(reader: asyncio.StreamReader, count: int) -> list[str]:
+    return [msgspec.json.decode(await reader.readline())["name"] for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (b'{"verb": "events", "last": 4096}', ["before.0", "before.1", "before.2"]),
+        (b'{"verb": "events", "last": 2}', ["before.1", "before.2"]),
+        (b'{"verb": "events", "last": 0}', []),
+        (b'{"verb": "events", "last": -1}', []),
+        (b'{"verb": "events", "last": "all"}', []),
+        (b'{"verb": "events"}', []),
+    ],
+)
+def test_viewer_is_told_the_newest_events_that_have_been_and_then_all_to_the_end(
+    request_: bytes, told: list[str], tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        trace = Trace("a")
+        server = ControlServer(tmp_path / "a.sock", {}, trace)
+        trace.emit("before.0")
+        trace.emit("before.1")
+        await server.start()
+        trace.emit("before.2")
+        async with asked(tmp_path / "a.sock", request_) as reader:
+            await viewed(server)
+            trace.emit("later")
+            assert await named(reader, len(told) + 1) == [*told, "later"]
+            for number in range(1000):
+                trace.emit(f"last.{number}")
+            await server.close()
+            assert await named(reader, 1000) == [f"last.{number}" for number in range(1000)]
+            assert await reader.read() == b""
+        assert not (tmp_path / "a.sock").exists()
+
+    asyncio.run(scene())
+
+
+def test_viewer_that_does_not_read_delays_the_end_by_little(tmp_path: Path) -> None:
+    async def scene() -> None:
+        trace = Trace("a")
+        server = ControlServer(tmp_path / "a.sock", {}, trace)
+        await server.start()
+        async with asked(tmp_path / "a.sock", b'{"verb": "events"}') as reader:
+            await viewed(server)
+            for _ in range(4096):
+                trace.emit("much", text="x" * 4096)
+            await server.close()
+            assert reader is not None
+        assert server.viewers == 0
+
+    asyncio.run(scene())
