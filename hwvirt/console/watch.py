@@ -50,6 +50,8 @@ class _Viewer:
             try:
                 if self._screen:
                     self._screen.start(time.time())
+                else:
+                    self._write_status(time.time())
                 while True:
                     self._show(feed)
                     time.sleep(_POLL_EVERY_S)
@@ -67,8 +69,11 @@ class _Viewer:
         if self._screen:
             self._screen.paint(now)
         elif now - self._line_at >= _LINE_EVERY_S:
-            self._line_at = now
-            write_line(self._stream, status_line(self._model.controllers[self._name], now))
+            self._write_status(now)
+
+    def _write_status(self, now: float) -> None:
+        self._line_at = now
+        write_line(self._stream, status_line(self._model.controllers[self._name], now))
 
     def _poll(self, within_s: float) -> None:
         report = call(self._socket_path, "status", timeout_s=within_s)

@@ -26,6 +26,8 @@ __all__ = ["Endpoint", "LinkState", "Responder"]
 _STRANGERS_MOST = 16
 """Connections in their handshake; one more and the oldest goes, so that silent ones do not keep the peer out."""
 _REFUSALS_TOLD_EVERY_S = 1.0
+_UNREACHABLE_TOLD_AFTER_S = 1.0
+"""Two controllers that start together need not be told that one of them was first."""
 
 
 class LinkState(Enum):
@@ -59,6 +61,8 @@ class Endpoint:
         self._sessions = 0
         self._closed = False
         self._refusal_told_at = float("-inf")
+        self._unreachable_told = ""
+        self._telling: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._transport: Listener | Dialler | SerialTransport
         if isinstance(link, SerialLink):
@@ -125,6 +129,7 @@ class Endpoint:
     async def close(self) -> None:
         """Ends the session and the transport for good; `on_down` is the last callback. Idempotent."""
         self._closed = True
+        self._tell_nothing()
         await self._transport.close()
         self._set_state(LinkState.DOWN)
 
@@ -164,10 +169,24 @@ class Endpoint:
     def _unreachable(self, error: LinkError) -> None:
         if self._closed:
             return
-        if self.last_error is None or self.last_error.reason != error.reason:
-            self._trace.emit("link.unreachable", reason=str(error))
         self.last_error = error
         self._set_state(LinkState.CONNECTING)
+        if self._telling is None:
+            loop = asyncio.get_running_loop()
+            self._telling = loop.call_later(_UNREACHABLE_TOLD_AFTER_S, self._tell_unreachable)
+
+    def _tell_unreachable(self) -> None:
+        self._telling = None
+        reason = str(self.last_error)
+        if reason != self._unreachable_told:
+            self._unreachable_told = reason
+            self._trace.emit("link.unreachable", reason=reason)
+
+    def _tell_nothing(self) -> None:
+        self._unreachable_told = ""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
 
     # What the connections report
 
@@ -178,6 +197,7 @@ class Endpoint:
         self._strangers.pop(connection, None)
         self._live = connection
         self.last_error = None
+        self._tell_nothing()
         self._sessions += 1
         self._statistics.reconnects = self._sessions - 1
         self._set_state(LinkState.UP)

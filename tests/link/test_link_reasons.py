@@ -59,13 +59,29 @@ def test_nobody_there_is_named() -> None:
     assert _reason(story) == f"link: nobody listens on 127.0.0.1:{port}. Start the other controller, or correct the address."
 
 
-def test_unreachable_peer_is_told_once_until_the_reason_changes() -> None:
+def test_unreachable_peer_is_told_once_until_the_reason_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.link.endpoint._UNREACHABLE_TOLD_AFTER_S", 0.02)
+
     async def story(rig: LinkRig) -> None:
         a = await rig.endpoint(Role.CONNECT, _free_port())
+        await until(lambda: bool(rig.told("link.unreachable")))
         with pytest.raises(LinkError):
             await a.wait_up(Deadline.after(0.2))
 
     assert len(play(story).told("link.unreachable")) == 1
+
+
+def test_peer_that_starts_a_little_later_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.link.endpoint._UNREACHABLE_TOLD_AFTER_S", 30.0)
+    port = _free_port()
+
+    async def story(rig: LinkRig) -> None:
+        a = await rig.endpoint(Role.CONNECT, port)
+        await until(lambda: a.last_error is not None)
+        await rig.endpoint(Role.LISTEN, port)
+        await a.wait_up(soon())
+
+    assert play(story).told("link.unreachable") == []
 
 
 def test_listener_that_waits_in_vain_says_so() -> None:
