@@ -1,7 +1,9 @@
 """How fast a redirecting pair is beside what others do nearest to it, in one run: fio on hwvirt and on QEMU.
 
 QEMU's row is a qcow2 overlay that lies on a second NBD server, with the first image below it: also two processes, also a
-copy-on-write map. QEMU talks over unix sockets, which suit it better; hwvirt over TCP, which is what it has.
+copy-on-write map, and a second image as large as the store. QEMU talks over unix sockets, which suit it better; hwvirt over
+TCP, which is what it has. QEMU writes a block where it wrote it before and makes nothing durable unasked; hwvirt writes it
+to a new position and may not keep more than 64 MiB that no flush has covered. With TLS on the second path it is told beside.
 
     .venv/bin/python tools/bench.py [--seconds 4] [--rounds 3]
 """
@@ -21,9 +23,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 HWVIRT = Path(sys.executable).with_name("hwvirt")
 SIZE_MIB = 64
+STORE_MIB = 4 * SIZE_MIB
+RIG = f"""
+rig: bench
+disks:
+  first:  {{loop: {{size: {SIZE_MIB}MiB, block: 4KiB}}}}
+  second: {{loop: {{size: {STORE_MIB}MiB, block: 4KiB}}}}
+controllers:
+  a: {{disk: first, luns: {{0: redirect}}}}
+  b: {{disk: second}}
+link: {{ethernet: {{LINK}}}}
+scenarios: [{{name: none, steps: [{{judge: all}}]}}]
+"""
 START_S = 20.0
 
 
@@ -54,16 +67,21 @@ def main() -> None:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hwvirt-bench-")))
-        peers = {"hwvirt": stack.enter_context(hwvirt(folder)), "qemu": stack.enter_context(qemu(folder))}
-        print(f"{'':34}{'hwvirt':>12}{'QEMU':>12}   ratio (median of {arguments.rounds} pairs)")
+        peers = {
+            "hwvirt": stack.enter_context(hwvirt(folder, "clear", "")),
+            "tls": stack.enter_context(hwvirt(folder, "tls", "tls: generated")),
+            "qemu": stack.enter_context(qemu(folder)),
+        }
+        print(f"medians of {arguments.rounds} rounds")
+        print(f"{'':34}{'hwvirt':>10}{'with TLS':>10}{'QEMU':>10}{'ratio':>13}{'TLS':>6}")
         for job in JOBS:
             rounds = [
                 {name: fio(uri, job, arguments.seconds) for name, uri in peers.items()} for _ in range(arguments.rounds)
             ]
-            ratio = statistics.median(one["hwvirt"] / one["qemu"] for one in rounds)
-            ours, theirs = (statistics.median(one[name] for one in rounds) for name in peers)
+            clear, tls = (statistics.median(one[name] / one["qemu"] for one in rounds) for name in ("hwvirt", "tls"))
+            told = "".join(f"{statistics.median(one[name] for one in rounds):10,.0f}" for name in peers)
             unit = "MiB/s" if job.block == "1m" else "IOPS"
-            print(f"{job.name:34}{ours:12,.0f}{theirs:12,.0f} {unit:6}{ratio:6.2f}", flush=True)
+            print(f"{job.name:34}{told} {unit:6}{clear:6.2f}{tls:6.2f}", flush=True)
 
 
 def fio(uri: str, job: Job, seconds: float) -> float:
@@ -82,9 +100,11 @@ def fio(uri: str, job: Job, seconds: float) -> float:
 
 
 @contextlib.contextmanager
-def hwvirt(folder: Path) -> Iterator[str]:
-    """The quickstart rig; yields the redirecting LUN's address."""
-    command = [str(HWVIRT), "up", str(ROOT / "rigs/quickstart.yaml"), "--json"]
+def hwvirt(folder: Path, name: str, link: str) -> Iterator[str]:
+    """A pair that redirects; yields the address of its LUN."""
+    rig = folder / f"{name}.yaml"
+    rig.write_text(RIG.replace("LINK", link))
+    command = [str(HWVIRT), "up", str(rig), "--json"]
     with running(command, cwd=folder, stdout=subprocess.PIPE) as up:
         assert up.stdout is not None
         luns = json.loads(up.stdout.readline())["luns"]
@@ -95,7 +115,7 @@ def hwvirt(folder: Path) -> Iterator[str]:
 def qemu(folder: Path) -> Iterator[str]:
     """An overlay on a second server; yields its address."""
     first, second = folder / "first.img", folder / "second.img"
-    for image, size in ((first, SIZE_MIB), (second, 4 * SIZE_MIB)):
+    for image, size in ((first, SIZE_MIB), (second, STORE_MIB)):
         with image.open("wb") as file:
             file.truncate(size << 20)
     with contextlib.ExitStack() as stack:
@@ -114,7 +134,7 @@ def qemu(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def running(command: list[str], cwd: Path | None = None, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is there inside the block."""
-    process = subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=cwd, stdout=stdout)
     try:
         yield process
     finally:
