@@ -2,7 +2,9 @@
 
     HwvirtError
       UsageError            2  the command line
-        RigFileError        2  the rig file, with file, line and column
+        PlacedError         2  a file that people write, with file, line and column
+          RigFileError      2  the rig file
+          ConfigError       2  the configuration file of a controller
       SafetyRefusal         3  a disk that must not be written
       InfrastructureError   4  disk, link, lab or port that does not do its part
         DiskError           4
@@ -21,6 +23,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 __all__ = [
+    "ConfigError",
     "ControllerError",
     "DiskError",
     "ExitCode",
@@ -30,6 +33,7 @@ __all__ = [
     "LocalLinkError",
     "NothingRan",
     "PeerError",
+    "PlacedError",
     "RigError",
     "RigFileError",
     "SafetyRefusal",
@@ -67,12 +71,20 @@ class UsageError(HwvirtError):
     exit_code = ExitCode.USAGE
 
 
-class RigFileError(UsageError):
-    """A rig file that cannot be used. `line` and `column` count from 1."""
+class PlacedError(UsageError):
+    """A file that cannot be used. `line` and `column` count from 1."""
 
     def __init__(self, file: str, line: int, column: int, reason: str, *, next_step: str = "") -> None:
         self.file, self.line, self.column = file, line, column
         super().__init__(f"{file}:{line}:{column}: {reason}", next_step=next_step)
+
+
+class RigFileError(PlacedError):
+    """A rig file that cannot be used."""
+
+
+class ConfigError(PlacedError):
+    """A controller's configuration file that cannot be used."""
 
 
 class SafetyRefusal(HwvirtError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwvirt.blame import suggestion
 from hwvirt.cli.arguments import JsonFlag
 from hwvirt.errors import ExitCode, UsageError
 
@@ -62,7 +63,6 @@ def _refuse_senseless(depth: int | None, faults: int | None, states: int | None,
 
 def _chosen(names: list[str] | None) -> list[Scenario]:
     from hwvirt.rig.explore.scenario import SCENARIOS  # noqa: PLC0415  slow to load
-    from hwvirt.rig.file.item import suggestion  # noqa: PLC0415  slow to load
 
     for name in names or ():
         if name not in SCENARIOS:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hwvirt.rig.file.item import Item, suggestion
+from hwvirt.blame import suggestion
+from hwvirt.rig.file.item import Item
 from hwvirt.rig.file.layout import LayoutError, lay_out
 from hwvirt.rig.file.model import (
     ControllerSpec,

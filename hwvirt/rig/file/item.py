@@ -5,19 +5,19 @@ Scalars are taken as they are written, so `no`, `010` and `1:30` are never turne
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
 import yaml
 
+from hwvirt.blame import line_and_column, suggestion
 from hwvirt.errors import RigFileError
 from hwvirt.units import parse_duration, parse_size
 
-__all__ = ["Item", "compose", "suggestion"]
+__all__ = ["Item", "compose"]
 
 E = TypeVar("E", bound=Enum)
 T = TypeVar("T")
@@ -37,23 +37,13 @@ def compose(text: str, file: str) -> Item:
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         raise RigFileError(file, line, column, f"not YAML: {reason}") from error
     except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        line, column = line_and_column(text, error.position)
         raise RigFileError(file, line, column, "not YAML: a character that text does not have") from error
     except RecursionError as error:
         raise RigFileError(file, 1, 1, "lists or mappings lie too deep in each other") from error
     if node is None:
         raise RigFileError(file, 1, 1, "the file is empty.", next_step="`hwvirt new rig NAME` writes one that runs.")
     return Item(node, file, "")
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """The sentence that helps somebody who wrote `word` where one of `known` was wanted; empty when nothing is known."""
-    words = list(known)
-    near = difflib.get_close_matches(word, words, n=1)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    return f"Known: {', '.join(words)}." if words else ""
 
 
 @dataclass(frozen=True, slots=True)

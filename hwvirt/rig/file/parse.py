@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from hwvirt.blame import line_and_column
 from hwvirt.errors import RigFileError, UsageError
 from hwvirt.rig.file.controllers import NAME, NAME_RULE, parse_controllers
 from hwvirt.rig.file.disks import parse_disks
@@ -33,8 +34,7 @@ def load_rig(path: Path, copy: Path | None = None) -> Rig:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        line, column = line_and_column(data, error.start)
         raise RigFileError(str(path), line, column, "not YAML: not UTF-8 text") from error
     return parse_rig(text, path)
 

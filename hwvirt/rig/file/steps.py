@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from hwvirt.blame import suggestion
 from hwvirt.rig.file.controllers import LUN_ADDRESS
-from hwvirt.rig.file.item import Item, suggestion
+from hwvirt.rig.file.item import Item
 from hwvirt.rig.file.link import parse_strike
 from hwvirt.rig.file.model import Frozen, Kernels, Redirect, Rig, ScsiDebugSpec, TcmuSpec
 from hwvirt.rig.file.scenario import (
