@@ -52,6 +52,7 @@ class ExitCode(IntEnum):
     INFRASTRUCTURE = 4
     NOTHING_RAN = 5
     INTERRUPTED = 130
+    UNREAD = 141  # as a shell shows SIGPIPE: 128 + 13
 
 
 class HwvirtError(Exception):

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import ParamSpec
 
@@ -14,12 +15,12 @@ import typer
 
 from hwvirt.errors import ExitCode, HwvirtError
 
-__all__ = ["exits", "output_failed"]
+__all__ = ["exits", "open_standard_streams", "output_failed"]
 
 P = ParamSpec("P")
 
 
-def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
+def exits(command: Callable[P, int]) -> Callable[P, None]:
     """The command, made to end the program with the exit code that it returns or that its error stands for."""
 
     @wraps(command)
@@ -29,17 +30,20 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
     return ending
 
 
-def _code(command: Callable[P, ExitCode], *args: P.args, **kwargs: P.kwargs) -> ExitCode:
+def _code(command: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
     try:
         code = command(*args, **kwargs)
         sys.stdout.flush()
     except HwvirtError as error:
-        return _say(str(error), error.exit_code)
+        return _say(" ".join([str(error), *getattr(error, "__notes__", ())]), error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted", ExitCode.INTERRUPTED)
-    except (BrokenPipeError, SystemExit):  # whoever read our output is gone; rich tells that by SystemExit(1)
-        _write_no_more()
-        return ExitCode.INTERRUPTED
+    except BrokenPipeError as error:
+        return output_failed(error)
+    except SystemExit as end:  # rich says so
+        if isinstance(end.__context__, BrokenPipeError):
+            return output_failed(end.__context__)
+        raise
     except OSError as error:
         full = error.errno == errno.ENOSPC and error.filename is None
         return output_failed(error) if full else _say(str(error), ExitCode.INFRASTRUCTURE)
@@ -50,8 +54,10 @@ def _code(command: Callable[P, ExitCode], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 def output_failed(error: OSError) -> ExitCode:
-    """Says that what should have been printed was not."""
+    """Says that what should have been printed was not; nothing, as SIGPIPE would, where nobody wanted it."""
     _write_no_more()
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.UNREAD
     return _say(f"cannot write the output: {error.strerror}. Send it somewhere with room.", ExitCode.INFRASTRUCTURE)
 
 
@@ -61,5 +67,18 @@ def _write_no_more() -> None:
 
 
 def _say(message: str, code: ExitCode) -> ExitCode:
-    print(f"hwvirt: {message}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads that either
+        print(f"hwvirt: {message}", file=sys.stderr)
     return code
+
+
+def open_standard_streams() -> None:
+    """Puts /dev/null where a standard stream is closed: else the next file or disk gets its number, and what is said."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, "w"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwvirt.errors import ExitCode, UsageError
+from hwvirt.errors import UsageError
 from hwvirt.units import parse_size
 
 __all__ = ["lab_shell"]
@@ -21,8 +21,8 @@ def lab_shell(
         list[Path] | None,
         typer.Option("--disk", metavar="IMAGE", exists=True, dir_okay=False, help="An image file: /dev/ubda, then ubdb."),
     ] = None,
-) -> ExitCode:
-    """Boot a kernel of the lab with a shell in it; off when the shell ends. This machine's files are read-only there."""
+) -> int:
+    """Boot a kernel of the lab with a shell, whose status is the exit code. This machine's files are read-only there."""
     from hwvirt.lab.folder import passing_folder  # noqa: PLC0415  slow to load
     from hwvirt.lab.shell import shell  # noqa: PLC0415  slow to load
 
@@ -33,5 +33,4 @@ def lab_shell(
     if memory_bytes < _LEAST_BYTES:
         raise UsageError(f"--memory: a kernel does not boot with {memory}.", next_step="Give it 64MiB or more.")
     with passing_folder() as directory:
-        shell(directory, memory_bytes=memory_bytes, disks=disk or ())
-    return ExitCode.PASSED
+        return shell(directory, memory_bytes=memory_bytes, disks=disk or ())

@@ -16,7 +16,7 @@ from hwvirt.cli.check import check
 from hwvirt.cli.controller import controller
 from hwvirt.cli.ctl import ctl
 from hwvirt.cli.doctor import doctor
-from hwvirt.cli.exits import exits, output_failed
+from hwvirt.cli.exits import exits, open_standard_streams, output_failed
 from hwvirt.cli.explore import explore
 from hwvirt.cli.lab import lab_shell
 from hwvirt.cli.new import new_rig
@@ -30,16 +30,22 @@ __all__ = ["main"]
 
 _EXIT_CODES = (
     "Exit codes: 0 passed, 1 a property is broken, 2 usage or rig file, 3 refused for safety, "
-    "4 infrastructure, 5 nothing ran or less than expected, 130 interrupted."
+    "4 infrastructure, 5 nothing ran or less than expected, 130 interrupted, "
+    "141 nobody read the output."
 )
 
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    open_standard_streams()
     try:
         _app()(prog_name="hwvirt")
     except OSError as error:  # help and usage are printed outside of any command
         sys.exit(output_failed(error))
+    except SystemExit as end:  # typer ends with 1 where nobody reads them
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(output_failed(end.__context__))
+        raise
 
 
 def _show_version(wanted: bool) -> None:

@@ -138,18 +138,43 @@ def test_new_rig_with_an_unusable_name_is_usage(name: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["rich notices", "we notice"])
-def test_reader_that_went_away_is_no_broken_property(unbuffered: str) -> None:
-    command = [*PROGRAM, "check", "rigs/own.yaml"]
-    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(30) == 130
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("words", ["check rigs/own.yaml", "doctor", "scan", "explore --list", "--help", "run --help"])
+def test_reader_that_went_away_is_told_nothing_and_to_the_shell_it_is_sigpipe(words: str, unbuffered: str) -> None:
+    assert run_unread(words, subprocess.PIPE, PYTHONUNBUFFERED=unbuffered) == (141, b"")
+
+
+@pytest.mark.parametrize(("words", "code"), [("chekc", 141), ("check none.yaml", 2)])
+def test_reader_of_both_streams_that_went_away_changes_no_verdict(words: str, code: int) -> None:
+    assert run_unread(words, subprocess.STDOUT) == (code, None)
+
+
+def run_unread(words: str, stderr: int, **environment: str) -> tuple[int, bytes | None]:
+    """Exit code and stderr of a command whose output nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*PROGRAM, *words.split()]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, stdout=writing, stderr=stderr, check=False, timeout=60
+    )
+    os.close(writing)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_not_open_are_not_missed(closed: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM, "check", "rigs/own.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_number_of_a_stream_that_is_not_open_is_given_to_no_file() -> None:
+    program = (
+        "import os, sys; from hwvirt.cli.exits import open_standard_streams; open_standard_streams(); "
+        "sys.exit(os.open('/dev/zero', os.O_RDONLY) < 3)"
+    )
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("words", ["--help", "run --help", "check rigs/own.yaml", "doctor --json"])

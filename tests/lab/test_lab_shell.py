@@ -39,13 +39,13 @@ def test_a_shell_in_a_kernel_takes_keys_and_returns_its_status(tmp_path: Path) -
     assert status == [7]
 
 
-def test_command_boots_a_kernel_with_a_shell(tmp_path: Path) -> None:
+def test_command_boots_a_kernel_with_a_shell_and_ends_with_its_status(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(b"on the disk".ljust(1 << 20, b"\0"))
     command = [sys.executable, "-m", "hwvirt", "lab", "shell", "--disk", str(image), "--memory", "128MiB"]
     keys = "head -c 11 /dev/ubda; echo; echo $(uname -n)-$((6 * 7)); exit 7\n"
     done = subprocess.run(command, input=keys, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (7, "")
     assert "on the disk\n" in done.stdout.replace("\r", "")
     assert "lab-42\n" in done.stdout.replace("\r", "")
 
