@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -15,25 +18,45 @@ __all__ = ["ctl"]
 
 def ctl(
     socket: SocketPath,
-    verb: Annotated[str, typer.Argument(metavar="VERB", help="status, map, ledger, ...", show_default=False)],
+    verb: Annotated[str, typer.Argument(metavar="VERB", help="status, map, ledger, events, ...", show_default=False)],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the verb.", show_default=False)
     ] = None,
 ) -> ExitCode:
-    """Ask a running controller; the answer is JSON on stdout."""
-    from hwvirt.controller.control import call  # noqa: PLC0415  slow to load
+    """Ask a running controller; the answer is JSON on stdout. With `events`: one JSON event a line, until it stops."""
+    from hwvirt.controller.ask import call, follow  # noqa: PLC0415  slow to load
+    from hwvirt.controller.control import EVENTS  # noqa: PLC0415  slow to load
 
-    answer = call(socket, verb, dict(map(_argument, arguments or ())))
-    print(json.dumps(answer, indent=2))
+    asked = _arguments(arguments or ())
+    if verb == EVENTS:
+        with suppress(KeyboardInterrupt):  # a viewer has no verdict
+            follow(socket, asked, sys.stdout.buffer)
+        return ExitCode.PASSED
+    print(json.dumps(call(socket, verb, asked), indent=2))
     return ExitCode.PASSED
 
 
-def _argument(text: str) -> tuple[str, Any]:
-    """`lun=0` → ("lun", 0), `name=first` → ("name", "first"): the value is JSON where it can be read as JSON."""
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise UsageError(f"{text!r} is no argument; write it like lun=0")
+def _arguments(texts: Iterable[str]) -> dict[str, Any]:
+    """`lun=0` is {"lun": 0}, `name=first` {"name": "first"}: a value is JSON where it can be read as JSON."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{text!r} is no argument; write it like lun=0")
+        if key == "verb":
+            raise UsageError(f"{text!r} is no argument: the verb stands before them.")
+        if key in found:
+            raise UsageError(f"{key!r} is given twice.", next_step="Give it once.")
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
     try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")

@@ -13,7 +13,7 @@ from hwvirt.console.lines import event_line, status_line, write_line
 from hwvirt.console.model import ConsoleModel
 from hwvirt.console.screen import LiveMode, Screen, wants_screen
 from hwvirt.console.text import clean
-from hwvirt.controller.control import call
+from hwvirt.controller.ask import call
 from hwvirt.errors import ControllerError, ExitCode
 
 __all__ = ["watch"]

@@ -12,15 +12,21 @@ import stat
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from hwvirt.errors import ControllerError, ExitCode, HwvirtError, UsageError
+from hwvirt.blame import suggestion
+from hwvirt.controller.misfit import read_arguments
+from hwvirt.errors import ControllerError, HwvirtError, UsageError
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.trace import Event, Trace
 
-__all__ = ["ControlServer", "Verb", "call"]
+__all__ = ["EVENTS", "ControlServer", "Verb"]
+
+EVENTS = "events"
+"""The verb that has no answer but a stream."""
 
 Verb = Callable[[dict[str, Any]], Awaitable[Any]]
 _LINE_BYTES = 1 << 16
@@ -87,10 +93,12 @@ class ControlServer:
         try:
             while line := await reader.readline():
                 request = _parse(line)
-                if request.get("verb") == "events":
-                    await self._stream(task, writer, request.get("last"))
+                following = _following(request) if request.get("verb") == EVENTS else None
+                if isinstance(following, _Following):
+                    await self._stream(task, writer, following.last)
                     return
-                writer.write(await self._reply(request) + b"\n")
+                answer = _encode(_refusal(following)) if following else await self._reply(request)
+                writer.write(answer + b"\n")
                 await writer.drain()
         except (OSError, ValueError, asyncio.CancelledError):
             pass  # the viewer went away, sent a line without end, or the daemon stops
@@ -115,13 +123,13 @@ class ControlServer:
             raise UsageError("not a request.", next_step='Send one JSON object a line, like {"verb": "status"}.')
         verb = self._verbs.get(name)
         if verb is None:
-            raise UsageError("unknown verb.", next_step=f"Known: {', '.join(sorted([*self._verbs, 'events']))}.")
+            raise UsageError("unknown verb.", next_step=suggestion(name, sorted([*self._verbs, EVENTS])))
         return await verb({key: value for key, value in request.items() if key != "verb"})
 
-    async def _stream(self, task: asyncio.Task[None], writer: asyncio.StreamWriter, last: Any) -> None:
+    async def _stream(self, task: asyncio.Task[None], writer: asyncio.StreamWriter, last: int) -> None:
         """The newest `last` events and every later one; ends when the server is closed."""
         queue: _Queue = asyncio.Queue(_BACKLOG_EVENTS)
-        for past in tuple(self._recent)[-last:] if isinstance(last, int) and last > 0 else ():
+        for past in tuple(self._recent)[-last:] if last else ():
             _put(queue, past)
         self._viewers[task] = queue
         try:
@@ -165,42 +173,21 @@ def _refusal(error: HwvirtError) -> dict[str, Any]:
     return {"ok": False, "error": error.reason, "next_step": error.next_step, "exit_code": int(error.exit_code)}
 
 
+class _Following(msgspec.Struct, forbid_unknown_fields=True):
+    last: Annotated[int, Meta(ge=0)] = 0
+
+
+def _following(request: dict[str, Any]) -> _Following | UsageError:
+    """What a viewer wants to follow, or why that cannot be."""
+    try:
+        return read_arguments({key: value for key, value in request.items() if key != "verb"}, _Following)
+    except UsageError as error:
+        return error
+
+
 def _parse(line: bytes) -> dict[str, Any]:
     """The JSON object of a line; empty where it is none."""
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-
-
-def call(path: Path, verb: str, arguments: Mapping[str, Any] | None = None, timeout_s: float = 60.0) -> Any:
-    """The result of one verb. `events` has none: it is a stream.
-
-    Raises UsageError or ControllerError with the daemon's reason; ControllerError when it does not answer in time, which
-    is not asked of a verb that is to `wait`.
-    """
-    if verb == "events":
-        raise UsageError("events: that is a stream, not a question.", next_step=f"Follow it with: hwvirt watch {path}")
-    asked = {"verb": verb, **(arguments or {})}
-    request = _encode(asked) + b"\n"
-    chunks: list[bytes] = []
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            # A commit takes as long as it takes; the end of the controller ends the connection.
-            connection.settimeout(None if asked.get("wait") else timeout_s)
-            connection.connect(str(path))
-            connection.sendall(request)
-            while not (chunks and chunks[-1].endswith(b"\n")):
-                chunk = connection.recv(1 << 20)
-                if not chunk:
-                    raise ControllerError(f"{path}: the controller closed the connection before it answered.")
-                chunks.append(chunk)
-    except OSError as error:
-        raise ControllerError(
-            f"{path}: {error.strerror or error}.", next_step="Is the controller running, and is this its control socket?"
-        ) from error
-    reply = _parse(b"".join(chunks))
-    if reply.get("ok"):
-        return reply["result"]
-    family = UsageError if reply.get("exit_code") == ExitCode.USAGE else ControllerError
-    raise family(f"{verb}: {reply.get('error')}", next_step=str(reply.get("next_step", "")))

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from hwvirt.controller.config import Config, load_config, refuse_misfits
+from hwvirt.controller.config import Config
+from hwvirt.controller.config_file import load_config, refuse_misfits
 from hwvirt.controller.control import ControlServer
 from hwvirt.controller.journal import StateDirectory
 from hwvirt.controller.lifecycle import Lifecycle

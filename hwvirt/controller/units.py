@@ -19,7 +19,6 @@ from hwvirt.controller.meter import Meter
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.disk.disk import Disk
 from hwvirt.disk.volume import DiskVolume
-from hwvirt.errors import UsageError
 from hwvirt.scsi.server import DeviceServer
 from hwvirt.scsi.volume import Access, Extent, Volume
 from hwvirt.scsi.vpd import Identity
@@ -43,11 +42,9 @@ class Unit:
 def build_units(
     config: Config, disk: Disk, state: StateDirectory, asker: Asker | None, trace: Trace
 ) -> Mapping[int, Unit]:
-    """Every LUN of the configuration, in order. Raises UsageError for one that cannot be."""
+    """Every LUN of the configuration, in order; `load_config` has refused those that cannot be."""
     units: dict[int, Unit] = {}
     for lun in sorted(config.luns, key=lambda lun: (lun.mode == "frozen", lun.lun)):
-        if lun.lun in units:
-            raise UsageError(f"controller {config.name}: LUN {lun.lun} is configured twice.")
         units[lun.lun] = _build(config, lun, disk, state, asker, units, trace)
     return dict(sorted(units.items()))
 
@@ -62,8 +59,6 @@ def _build(
     trace: Trace,
 ) -> Unit:
     size = config.disk.block_bytes
-    if lun.mode in ("redirect", "forward") and asker is None:
-        raise UsageError(f"controller {config.name}: LUN {lun.lun} needs a link.", next_step="Configure `link`.")
     if lun.mode == "forward":
         assert asker is not None
         return Unit(lun, size, Meter(ForwardUnit(asker, lun.remote_lun), size))
@@ -71,9 +66,7 @@ def _build(
         volume = DiskVolume(disk, Extent(lun.lba, lun.blocks), size)
         return Unit(lun, size, _served(config, lun, volume), volume)
     if lun.mode == "frozen":
-        source = units.get(lun.of)
-        if source is None or source.redirect is None:
-            raise UsageError(f"controller {config.name}: LUN {lun.lun} is frozen, but LUN {lun.of} does not redirect.")
+        source = units[lun.of]
         window = Extent(source.config.lba, source.config.blocks)
         volume = DiskVolume(disk, window, size, access=Access.READ_ONLY)
         lun = msgspec.structs.replace(lun, lba=window.lba, blocks=window.blocks)

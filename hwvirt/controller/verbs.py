@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from hwvirt.controller.config import in_words
 from hwvirt.controller.control import Verb
 from hwvirt.controller.correlation import Rows
 from hwvirt.controller.lifecycle import Lifecycle
+from hwvirt.controller.misfit import read_arguments
 from hwvirt.controller.position import MAPPED, ZERO, unpack
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.units import Unit
@@ -59,15 +59,15 @@ def verbs_of(controller: Controller) -> Mapping[str, Verb]:
     """
 
     async def status(arguments: dict[str, Any]) -> Any:
-        _read(arguments, _Nothing)
+        read_arguments(arguments, _Nothing)
         return _status(controller)
 
     async def correlation(arguments: dict[str, Any]) -> Any:
-        asked = _read(arguments, _MapPage)
+        asked = read_arguments(arguments, _MapPage)
         return _map(_redirecting(controller, asked.lun)[0], asked)
 
     async def ledger(arguments: dict[str, Any]) -> Any:
-        asked = _read(arguments, _Page)
+        asked = read_arguments(arguments, _Page)
         if controller.store is None:
             raise UsageError(
                 f"controller {controller.config.name} has no store.", next_step="Ask the controller that stores."
@@ -75,17 +75,17 @@ def verbs_of(controller: Controller) -> Mapping[str, Verb]:
         return _ledger(controller.store.records.rows(), asked)
 
     async def flush(arguments: dict[str, Any]) -> Any:
-        await _flush(_unit(controller, _read(arguments, _OfUnit).lun))
+        await _flush(_unit(controller, read_arguments(arguments, _OfUnit).lun))
         return {}
 
     async def redirect(arguments: dict[str, Any]) -> Any:
-        volume, lifecycle = _redirecting(controller, _read(arguments, _OfUnit).lun)
+        volume, lifecycle = _redirecting(controller, read_arguments(arguments, _OfUnit).lun)
         await lifecycle.redirect()
         return {"state": volume.state.value}
 
     async def commit(arguments: dict[str, Any]) -> Any:
         """`wait`: answers when everything is written back."""
-        asked = _read(arguments, _Commit)
+        asked = read_arguments(arguments, _Commit)
         volume, lifecycle = _redirecting(controller, asked.lun)
         await lifecycle.commit()
         if asked.wait:
@@ -93,7 +93,7 @@ def verbs_of(controller: Controller) -> Mapping[str, Verb]:
         return {"state": volume.state.value}
 
     async def discard(arguments: dict[str, Any]) -> Any:
-        volume, lifecycle = _redirecting(controller, _read(arguments, _OfUnit).lun)
+        volume, lifecycle = _redirecting(controller, read_arguments(arguments, _OfUnit).lun)
         await lifecycle.discard()
         return {"state": volume.state.value}
 
@@ -106,16 +106,6 @@ def verbs_of(controller: Controller) -> Mapping[str, Verb]:
         "commit": commit,
         "discard": discard,
     }
-
-
-_Arguments = TypeVar("_Arguments")
-
-
-def _read(arguments: dict[str, Any], form: type[_Arguments]) -> _Arguments:
-    try:
-        return msgspec.convert(arguments, form)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{in_words(str(error))}.", next_step="See docs/controller.md for the verbs.") from error
 
 
 def _unit(controller: Controller, lun: int) -> Unit:

@@ -97,7 +97,7 @@ class Desk:
             else:
                 part[last] = value
         path = self.folder / f"{config['name']}.json"
-        path.write_text(json.dumps(config))
+        path.write_text(json.dumps(config, indent=2))  # as people write it: errors name lines
         return path
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hwvirt.controller.control import call
+from hwvirt.controller.ask import call
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "hwvirt")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.controller.control import call
+from hwvirt.controller.ask import call
 
 from .by_hand import Desk, serving
 from .kit import Ended, hwvirt, qemu_io
@@ -117,13 +117,13 @@ def test_control_socket_that_is_none(tmp_path: Path, words: tuple[str, ...], nam
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lonk": 1}, "a.json: unknown key 'lonk'. See docs/controller.md for the keys."),
+        ({"lonk": 1}, "a.json:17:3: unknown key 'lonk'. Did you mean 'link'?"),
         (
             {"luns__0__blocks": 1025},
             "controller a: LUN 0 ends at block 1024, but disk first (first.img) has 1024 blocks of 4096 bytes. "
             "Give it fewer blocks, or a bigger disk.",
         ),
-        ({"luns__0__mode": "redirect"}, "controller a: LUN 0 needs a link. Configure `link`."),
+        ({"luns__0__mode": "redirect"}, "a.json:10:5: luns[0]: LUN 0 needs a link. Configure `link`."),
     ],
     ids=["unknown key", "beyond the disk", "no link"],
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .kit import PROGRAM, RigUp, fio, good, hwvirt, qemu_io, started
+from .by_hand import Desk
+from .kit import END_S, PROGRAM, RigUp, fio, good, hwvirt, qemu_io, started
 
 MIB = 1 << 20
 RAW = ("-f", "raw", "-F", "raw")
@@ -114,16 +115,24 @@ def test_after_a_discard_the_volume_is_the_original(redirecting: RigUp, tmp_path
     ("words", "code", "said"),
     [
         ("redirect", 4, "redirect: cannot redirect while redirecting. Possible now: commit, discard."),
-        ("statsu", 2, "statsu: unknown verb. Known: commit, discard, events, flush, ledger, map, redirect, status."),
+        ("statsu", 2, "statsu: unknown verb. Did you mean 'status'?"),
+        ("quit", 2, "quit: unknown verb. Known: commit, discard, events, flush, ledger, map, redirect, status."),
         ("ledger", 2, "ledger: controller a has no store. Ask the controller that stores."),
         ("flush lun=9", 2, "flush: controller a has no LUN 9. Its LUNs: 0, 1, 2."),
         ("map lun=1", 2, "map: LUN 1 of controller a does not redirect. LUNs that do: 0."),
-        ("commit lun=x", 2, "commit: lun: Expected `int`, got `str`. See docs/controller.md for the verbs."),
-        ("map lun=-1", 2, "map: lun: Expected `int` >= 0. See docs/controller.md for the verbs."),
-        ("map limit=0", 2, "map: limit: Expected `int` >= 1. See docs/controller.md for the verbs."),
-        ("commit wait=yes", 2, "commit: wait: Expected `bool`, got `str`. See docs/controller.md for the verbs."),
-        ("status lun=0", 2, "status: unknown key 'lun'. See docs/controller.md for the verbs."),
+        ("commit lun=x", 2, "commit: lun: must be a whole number, not 'x'. See docs/controller.md for the verbs."),
+        ("map lun=-1", 2, "map: lun: must be at least 0, not -1. See docs/controller.md for the verbs."),
+        ("map limit=0", 2, "map: limit: must be at least 1, not 0. See docs/controller.md for the verbs."),
+        ("map after=NaN", 2, "map: after: must be a whole number, not 'NaN'. See docs/controller.md for the verbs."),
+        ("commit wait=yes", 2, "commit: wait: must be true or false, not 'yes'. See docs/controller.md for the verbs."),
+        ("map lunn=0", 2, "map: unknown argument 'lunn'. Did you mean 'lun'?"),
+        ("flush zzz=0", 2, "flush: unknown argument 'zzz'. Known: lun."),
+        ("status lun=0", 2, "status: unknown argument 'lun'. It takes none."),
+        ("events lats=1", 2, "events: unknown argument 'lats'. Did you mean 'last'?"),
+        ("events last=all", 2, "events: last: must be a whole number, not 'all'. See docs/controller.md for the verbs."),
         ("flush 0", 2, "'0' is no argument; write it like lun=0"),
+        ("map lun=0 lun=1", 2, "'lun' is given twice. Give it once."),
+        ("map verb=status", 2, "'verb=status' is no argument: the verb stands before them."),
     ],
 )
 def test_wrong_question_is_answered_with_what_would_be_right(redirecting: RigUp, words: str, code: int, said: str) -> None:
@@ -131,12 +140,55 @@ def test_wrong_question_is_answered_with_what_would_be_right(redirecting: RigUp,
     assert (ended.code, ended.out, ended.err) == (code, "", f"hwvirt: {said}\n")
 
 
-def test_events_are_a_stream_and_ctl_says_who_follows_it(quickstart: RigUp) -> None:
-    ended = hwvirt("ctl", quickstart.socket("a"), "events")
-    assert (ended.code, ended.err) == (
-        2,
-        f"hwvirt: events: that is a stream, not a question. Follow it with: hwvirt watch {quickstart.socket('a')}\n",
-    )
+def test_events_come_as_lines_of_json_until_ctrl_c(quickstart: RigUp) -> None:
+    with started(*PROGRAM, "ctl", quickstart.socket("a"), "events", "last=1000") as events:
+        assert events.stdout is not None
+        assert events.stderr is not None
+        told = json.loads(events.stdout.readline())  # a pipe, and each line comes as soon as it is told
+        assert (set(told), told["source"]) == ({"name", "at", "source", "fields"}, "a")
+        good("nbdinfo", quickstart.uri("a", 0))
+        while told["name"] != "nbd.opened":
+            told = json.loads(events.stdout.readline())
+        events.send_signal(signal.SIGINT)
+        assert (events.wait(END_S), events.stderr.read()) == (0, "")
+
+
+def test_events_end_with_who_reads_them_also_in_silence(quickstart: RigUp) -> None:
+    with started(*PROGRAM, "ctl", quickstart.socket("b"), "events", "last=1") as events:
+        assert events.stdout is not None
+        assert events.stderr is not None
+        json.loads(events.stdout.readline())
+        events.stdout.close()  # and nothing happens at b
+        assert (events.wait(END_S), events.stderr.read()) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 0, ""),
+        (
+            signal.SIGKILL,
+            4,
+            "hwvirt: {socket}: the events ended, and the controller did not say that it stopped. "
+            "Its own log tells why it ended.\n",
+        ),
+    ],
+    ids=["stopped", "killed"],
+)
+def test_events_end_with_the_controller(tmp_path: Path, number: int, code: int, said: str) -> None:
+    config, socket = Desk(tmp_path).own(), tmp_path / "a.sock"
+    with started(*PROGRAM, "controller", config) as controller:
+        assert controller.stderr is not None
+        while "controller.started" not in controller.stderr.readline():
+            pass
+        with started(*PROGRAM, "ctl", socket, "events", "last=1") as events:
+            assert events.stdout is not None
+            assert events.stderr is not None
+            assert json.loads(events.stdout.readline())["name"] == "controller.started"
+            controller.send_signal(number)
+            told = [json.loads(line)["name"] for line in events.stdout]
+            assert told[-1:] == ([] if code else ["controller.stopped"])
+            assert (events.wait(END_S), events.stderr.read()) == (code, said.format(socket=socket))
 
 
 def test_watch_prints_plain_lines_where_nobody_has_a_terminal(quickstart: RigUp) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from hwvirt.controller.control import call
+from hwvirt.controller.ask import call
 
 from .junk import AT_ONCE, control_junk, link_junk, nbd_junk, throw
 from .kit import RigUp, fio, rig_up

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.controller.control import call
+from hwvirt.controller.ask import call
 
 from .kit import END_S, PROGRAM, ROOT, good, rig_up, started
 

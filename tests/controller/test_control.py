@@ -42,8 +42,6 @@ async def named(reader: asyncio.StreamReader, count: int) -> list[str]:
         (b'{"verb": "events", "last": 4096}', ["before.0", "before.1", "before.2"]),
         (b'{"verb": "events", "last": 2}', ["before.1", "before.2"]),
         (b'{"verb": "events", "last": 0}', []),
-        (b'{"verb": "events", "last": -1}', []),
-        (b'{"verb": "events", "last": "all"}', []),
         (b'{"verb": "events"}', []),
     ],
 )
@@ -67,6 +65,28 @@ def test_viewer_is_told_the_newest_events_that_have_been_and_then_all_to_the_end
             assert await named(reader, 1000) == [f"last.{number}" for number in range(1000)]
             assert await reader.read() == b""
         assert not (tmp_path / "a.sock").exists()
+
+    asyncio.run(scene())
+
+
+def test_viewer_who_asks_wrongly_is_told_why_and_may_ask_again(tmp_path: Path) -> None:
+    async def scene() -> None:
+        trace = Trace("a")
+        server = ControlServer(tmp_path / "a.sock", {}, trace)
+        trace.emit("before")
+        await server.start()
+        questions = b'{"verb": "events", "last": -1}\n{"verb": "events", "lats": 1}\n{"verb": "events", "last": 1}'
+        async with asked(tmp_path / "a.sock", questions) as reader:
+            assert msgspec.json.decode(await reader.readline()) == {
+                "ok": False,
+                "error": "last: must be at least 0, not -1.",
+                "next_step": "See docs/controller.md for the verbs.",
+                "exit_code": 2,
+            }
+            second = msgspec.json.decode(await reader.readline())
+            assert (second["error"], second["next_step"]) == ("unknown argument 'lats'.", "Did you mean 'last'?")
+            assert await named(reader, 1) == ["before"]
+        await server.close()
 
     asyncio.run(scene())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hwvirt.controller import daemon, link_side
-from hwvirt.controller.config import load_config
+from hwvirt.controller.config_file import load_config
 from tests.meta import mutants_of_a, mutants_of_b
 from tests.meta.planting import MUTANTS, instead_of, mutant
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.controller.control import call
+from hwvirt.controller.ask import call
 from hwvirt.errors import ExitCode
 from hwvirt.rig import bench
 from hwvirt.trace import Event

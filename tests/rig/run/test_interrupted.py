@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hwvirt.controller.control import call
+from hwvirt.controller.ask import call
 from tests.rig.run.kit import FILL, JUDGE, REDIRECT, assert_nothing_left, rig_of, workload
 
 END_S = 60.0

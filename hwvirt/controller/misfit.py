@@ -1,0 +1,128 @@
+"""What msgspec finds wrong with a value, in the words of the house, with what would be right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from hwvirt.blame import suggestion
+from hwvirt.controller.json_file import Way, in_words
+from hwvirt.errors import UsageError
+
+__all__ = ["Misfit", "misfit", "read_arguments"]
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+_TYPE = re.compile(r"Expected `(\w+)(?: \| null)?`, got `\w+`")
+_BOUND = re.compile(r"Expected `(?:int|float)(?: \| null)?` [<>]")
+_PLACE = re.compile(r"^(.*?)(?: - at `\$(.*)`)?$", re.DOTALL)
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "a list",
+}
+_MOST_SHOWN = 40
+_Form = TypeVar("_Form", bound=msgspec.Struct)
+
+
+class Misfit(NamedTuple):
+    """What is wrong with the value at the end of `way`, or with its last key when `of_key`."""
+
+    way: Way
+    reason: str
+    next_step: str = ""
+    of_key: bool = False
+
+
+def misfit(error: msgspec.ValidationError, form: type[msgspec.Struct], given: Any, noun: str = "key") -> Misfit:
+    """Why `given` cannot be a `form`; `noun` is what people call a member of it."""
+    reason, place = _placed(str(error))
+    way: Way = tuple(key or int(index) for key, index in _STEP.findall(place))
+    kind, value = _followed(inspect.type_info(form), given, way)
+    if unknown := _UNKNOWN.fullmatch(reason):
+        known = [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
+        return Misfit((*way, unknown[1]), f"unknown {noun} {unknown[1]!r}", suggestion(unknown[1], known), of_key=True)
+    if missing := _MISSING.fullmatch(reason):
+        return Misfit(way, f"{noun} {missing[1]!r} is missing")
+    words = _words_of(kind)
+    if words and isinstance(value, str) and all(isinstance(word, str) for word in words):
+        return Misfit(way, f"unknown word {_shown(value)}", suggestion(value, map(str, words)))
+    if words:
+        return Misfit(way, f"must be {_either(words)}, not {_shown(value)}")
+    if wrong := _TYPE.fullmatch(reason):
+        return Misfit(way, f"must be {_KINDS.get(wrong[1], wrong[1])}, not {_shown(value)}")
+    if isinstance(kind, inspect.IntType | inspect.FloatType) and _BOUND.match(reason):
+        return Misfit(way, f"must be {_bounds(kind)}, not {_shown(value)}")
+    if isinstance(kind, inspect.StrType) and isinstance(value, str):
+        return Misfit(way, f"has {len(value)} characters, at most {kind.max_length} are possible" if value else "is empty")
+    return Misfit(way, reason)
+
+
+def read_arguments(given: dict[str, Any], form: type[_Form]) -> _Form:
+    """The arguments of a verb. Raises UsageError for those that are not its."""
+    try:
+        return msgspec.convert(given, form)
+    except msgspec.ValidationError as error:
+        way, reason, next_step, of_key = misfit(error, form, given, "argument")
+        if of_key:
+            raise UsageError(f"{reason}.", next_step=next_step or "It takes none.") from error
+        raise UsageError(f"{in_words(way)}: {reason}.", next_step="See docs/controller.md for the verbs.") from error
+
+
+def _placed(message: str) -> tuple[str, str]:
+    found = _PLACE.match(message)
+    assert found is not None, "it matches everything"
+    return found[1], found[2] or ""
+
+
+def _followed(kind: inspect.Type, value: Any, way: Way) -> tuple[inspect.Type, Any]:
+    """The type and the value at the end of the way."""
+    for step in way:
+        kind, value = _plain(kind), value[step]
+        if isinstance(kind, inspect.StructType):
+            kind = next(field.type for field in kind.fields if field.encode_name == step)
+        elif isinstance(kind, inspect.ListType):
+            kind = kind.item_type
+    return _plain(kind), value
+
+
+def _plain(kind: inspect.Type) -> inspect.Type:
+    """Without "or null"."""
+    if isinstance(kind, inspect.UnionType):
+        return next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+    return kind
+
+
+def _words_of(kind: inspect.Type) -> list[Any]:
+    if isinstance(kind, inspect.LiteralType):
+        return list(kind.values)
+    return [member.value for member in kind.cls] if isinstance(kind, inspect.EnumType) else []
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
+    if kind.gt is not None:
+        return f"more than {kind.gt}"
+    return f"at least {kind.ge}" if kind.le is None else f"{kind.ge} to {kind.le}"
+
+
+def _either(words: Iterable[Any]) -> str:
+    *others, last = map(_shown, words)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _shown(value: Any) -> str:
+    """As short as it takes to find it again."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
