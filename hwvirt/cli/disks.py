@@ -9,16 +9,13 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from hwvirt.disk.discovery.found import Armed, FoundDisk, suggested_window
 from hwvirt.disk.discovery.identity import people_size
+from hwvirt.tables import Fit, plain_table, print_table
 
 __all__ = ["as_yaml", "show", "show_json", "show_yaml"]
 
 _COLUMNS = ("block", "sg", "size", "blocks", "model", "firmware", "serial", "wwn", "cache", "transport", "state")
-_WIDE_ENOUGH = 2000  # a pipe has no width: one line for each disk, so that grep finds whole ones
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NOTHING = "no SCSI disk here: this machine has none, or its kernel has not loaded sd_mod and sg"
 
@@ -28,17 +25,14 @@ def show(disks: Sequence[FoundDisk]) -> None:
     if not disks:
         print(_NOTHING)
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDE_ENOUGH
-    table = Table(*_COLUMNS, box=None, padding=(0, 2, 0, 0))
+    table = plain_table(*_COLUMNS)
     for disk in disks:
         who = disk.identity
         model = f"{who.vendor} {who.model}"
         blocks = f"{who.block_bytes}/{who.physical_block_bytes}"
         names = (who.block, who.sg, people_size(who.size_bytes), blocks, model, who.firmware, who.serial, who.wwn)
         table.add_row(*names, who.write_cache.value, who.transport, _state(disk))
-    console.print(table)
+    print_table(table, Fit.WHOLE)
 
 
 def show_json(disks: Sequence[FoundDisk]) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from hwvirt.link.config import Role
 from hwvirt.rig.explore.coverage import Happening, Visits, cells
 from hwvirt.rig.explore.scenario import Fault, Scenario
 from hwvirt.rig.explore.search import Outcome
+from hwvirt.tables import Fit, plain_table, print_table
 
 __all__ = ["Progress", "replay", "show", "show_json", "show_scenarios"]
 
@@ -46,23 +48,22 @@ def show_scenarios(scenarios: Sequence[Scenario], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_scenario(one) for one in scenarios], indent=2))
         return
-    table = Table("scenario", "states", "faults", "what happens", box=None, padding=(0, 2, 0, 0))
+    table = plain_table("scenario", "states", "faults", "what happens")
     for one in scenarios:
         table.add_row(one.name, f"{one.states:,}", str(one.budget), one.story)
-    Console(highlight=False).print(table)
+    print_table(table, Fit.FOLDED)
 
 
 def show(outcomes: Sequence[Outcome], *, interrupted: bool) -> None:
     """A row for each scenario, the session's table, and each violation."""
-    console = Console(highlight=False)
-    console.print(_counts(outcomes))
-    console.print()
-    console.print(_coverage(_visits(outcomes)))
+    print_table(_counts(outcomes), Fit.WHOLE)
+    print()
+    print_table(_coverage(_visits(outcomes)), Fit.WHOLE)
     for outcome in outcomes:
         for line in _violation_lines(outcome):
-            console.print(line, markup=False, soft_wrap=True)
+            print(line)
     if interrupted:
-        console.print("\nInterrupted: the last scenario is not through.")
+        print("\nInterrupted: the last scenario is not through.")
 
 
 def show_json(outcomes: Sequence[Outcome], *, interrupted: bool) -> None:
@@ -89,7 +90,7 @@ def replay(outcome: Outcome) -> str:
 
 
 def _counts(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("scenario", no_wrap=True)
     for name in ("states", "transitions", "depth", "faults", "settled", "judged", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -100,16 +101,16 @@ def _counts(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _remark(outcome: Outcome) -> str:
+def _remark(outcome: Outcome) -> Text:
     if outcome.violation:
-        return "[red]broken[/]"
-    return "[green]held, complete[/]" if outcome.complete else "[green]held[/]"
+        return Text("broken", "red")
+    return Text("held, complete" if outcome.complete else "held", "green")
 
 
 def _coverage(visits: Visits) -> Table:
     rows, met = cells(), sum(1 for count in visits.values() if count)
     title = f"Steps of the session, by its state and what reaches it: {met} of {len(rows) * len(Happening)} cells"
-    table = Table("", title=title, title_justify="left", title_style="", box=None, padding=(0, 2, 0, 0))
+    table = Table("", title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for role, state in rows:
         table.add_column(f"{_SIDES[role]} {state.name.lower()}", justify="right")
     for what in Happening:

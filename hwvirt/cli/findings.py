@@ -8,17 +8,18 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hwvirt.cli.machine import Finding, State
+from hwvirt.tables import Fit, plain_table, print_table
 
 __all__ = ["show", "show_json"]
 
 
 def show(findings: Iterable[Finding]) -> None:
     """One line for each finding."""
-    Console(highlight=False).print(_table(findings))
+    print_table(_table(findings), Fit.FOLDED)
 
 
 def show_json(findings: Iterable[Finding]) -> None:
@@ -27,10 +28,10 @@ def show_json(findings: Iterable[Finding]) -> None:
 
 
 def _table(findings: Iterable[Finding]) -> Table:
-    table = Table("", "", "found", "missing: what to do", box=None, padding=(0, 2, 0, 0))
+    table = plain_table("", "", "found", "missing: what to do")
     for finding in findings:
         missing = finding.state is State.MISSING
-        mark = "[red]missing[/]" if missing else "[green]ok[/]"
+        mark = Text("missing", "red") if missing else Text("ok", "green")
         table.add_row(mark, finding.name, finding.detail, f"{finding.advice} ({finding.need.value})" if missing else "")
     return table
 

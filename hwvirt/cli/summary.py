@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from hwvirt.rig.file.model import Ethernet, Forward, Frozen, LinkSpec, LunSpec, Own, Redirect, Rig
 from hwvirt.scsi.volume import Extent
+from hwvirt.tables import Fit, plain_table, print_table
 from hwvirt.units import format_duration, format_size
 
 __all__ = ["show"]
@@ -15,14 +15,14 @@ __all__ = ["show"]
 def show(rig: Rig) -> None:
     """Prints the rig for people: its volumes and where they lie, its scenarios and what they expect."""
     print(f"{rig.path}: rig {rig.name}, seed {rig.seed}, host {rig.host.path.value}, {_link(rig.link)}")
-    Console(highlight=False).print(_layout(rig))
+    print_table(_layout(rig), Fit.WHOLE)
     for scenario in rig.scenarios:
         expected = ", ".join(expectation.text for expectation in scenario.expect) or "nothing in particular"
         print(f"scenario: {scenario.name} ({len(scenario.steps)} steps; expects {expected})")
 
 
 def _layout(rig: Rig) -> Table:
-    table = Table("controller", "LUN", "mode", "disk", "first LBA", "blocks", "size", box=None, padding=(0, 2, 0, 0))
+    table = plain_table("controller", "LUN", "mode", "disk", "first LBA", "blocks", "size")
 
     def add(controller: str, lun: str, mode: str, disk: str, extent: Extent) -> None:
         size = format_size(extent.blocks * rig.disks[disk].block_bytes)

@@ -13,20 +13,19 @@ from typing import Any
 
 import msgspec
 import uvloop
-from rich.console import Console
 from rich.table import Table
 
 from hwvirt.errors import ExitCode, HwvirtError
 from hwvirt.rig.bench import Bench
 from hwvirt.rig.file.model import Rig
 from hwvirt.stopping import on_stop
+from hwvirt.tables import Fit, print_table
 from hwvirt.trace import Event, Trace
 from hwvirt.units import format_size
 
 __all__ = ["up_rig"]
 
 _WATCH_S = 0.5
-_WIDEST = 1000
 
 
 def up_rig(rig: Rig, *, json: bool) -> ExitCode:
@@ -113,13 +112,10 @@ def _show(bench: Bench) -> None:
         mode = f"{lun['mode']} ({lun['state']})" if lun["state"] else lun["mode"]
         size = format_size(lun["blocks"] * lun["block_bytes"])
         table.add_row(f"{lun['controller']}/{lun['lun']}", mode, size, format_size(lun["block_bytes"]), lun["nbd"])
-    console = Console(soft_wrap=True)
-    wanted = console.measure(table, options=console.options.update_width(_WIDEST)).maximum
-    console.width = max(console.width, wanted)  # an address that is cut off is of no use
-    console.print(table)
+    print_table(table, Fit.WHOLE)
     for name, controller in described["controllers"].items():
-        console.print(f"controller {name}: hwvirt watch {controller['socket']}", highlight=False)
-    console.print("Ctrl-C takes it down; the disks go with it.", highlight=False)
+        print(f"controller {name}: hwvirt watch {controller['socket']}")
+    print("Ctrl-C takes it down; the disks go with it.")
 
 
 def _tell(event: Event) -> None:

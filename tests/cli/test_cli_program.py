@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,10 +109,16 @@ def test_doctor_tells_a_machine_in_json_and_nothing_else() -> None:
     assert set(findings["fio"]) == {"name", "state", "need", "detail", "advice"}
 
 
-def test_doctor_tells_people_the_same() -> None:
+@pytest.mark.parametrize("colours", ["", "1"])
+def test_doctor_tells_people_the_same_and_cuts_nothing_in_a_pipe(colours: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", colours)
     result = hwvirt("doctor")
     assert result.returncode == 0
-    assert "crc32c" in result.stdout
+    for finding in json.loads(hwvirt("doctor", "--json").stdout):
+        (line,) = [line for line in result.stdout.splitlines() if re.search(rf"\W{re.escape(finding['name'])}  ", line)]
+        assert finding["detail"] in line
+        assert finding["state"] == "ok" or f"{finding['advice']} ({finding['need']})" in line
 
 
 def test_new_rig_is_a_rig_that_checks(tmp_path: Path) -> None:
