@@ -60,11 +60,13 @@ async def _up(rig: Rig, json: bool) -> ExitCode:
 
 
 def _folder(rig: Rig, stack: AsyncExitStack) -> Path:
-    """A folder that goes with the rig, unless the rig failed: the error names the logs in it."""
+    """A folder that goes with the rig, unless the rig failed: then the error says where the logs are, and whose they are."""
     folder = Path(tempfile.mkdtemp(prefix=f"hwvirt-{rig.name}-"))
 
     def leave(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
-        if not isinstance(error, HwvirtError):
+        if isinstance(error, HwvirtError):
+            error.add_note(f"The logs are left in {folder}. Remove it when you have read them.")
+        else:
             shutil.rmtree(folder)
 
     stack.push(leave)

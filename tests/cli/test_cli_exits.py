@@ -55,6 +55,13 @@ def test_family_of_an_error_is_its_exit_code(error: HwvirtError, code: int, caps
     assert capsys.readouterr() == ("", f"hwvirt: {error}\n")
 
 
+def test_notes_of_an_error_are_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ControllerError("controller b is gone.", next_step="Its log: b.log.")
+    error.add_note("Its folder stays.")
+    assert code_of(error) == 4
+    assert capsys.readouterr().err == "hwvirt: controller b is gone. Its log: b.log. Its folder stays.\n"
+
+
 def test_interruption_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "hwvirt: interrupted\n"

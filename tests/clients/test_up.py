@@ -40,14 +40,20 @@ def test_hosts_that_are_still_there_do_not_keep_the_rig_up() -> None:
             host.kill()
 
 
-def test_controller_that_dies_takes_the_rig_down_and_its_log_stays() -> None:
+def test_controller_that_dies_takes_the_rig_down_and_its_log_stays_until_somebody_removes_it() -> None:
     with rig_up(QUICKSTART) as up:
         os.kill(up.pids["b"], signal.SIGKILL)
         up.process.communicate(timeout=END_S)
         assert up.process.returncode == 4
         said = up.errors.read_text()
-        (log,) = re.findall(r"^hwvirt: controller b was killed by SIGKILL\. Its log: (\S+)\.$", said, flags=re.MULTILINE)
+        ((log, folder),) = re.findall(
+            r"^hwvirt: controller b was killed by SIGKILL\. Its log: (\S+)\. The logs are left in (\S+)\. "
+            r"Remove it when you have read them\.$",
+            said,
+            flags=re.MULTILINE,
+        )
         assert "b        link.started" in Path(log).read_text()
+        assert {path.name for path in Path(folder).iterdir()} >= {"a.log", "b.log", "a.json", "b.json"}
         assert not Path(f"/proc/{up.pids['a']}").exists()
         assert not up.socket("a").exists()
 
