@@ -17,18 +17,13 @@ from typing import Any
 import msgspec
 
 from hwvirt.controller.config import SerialConfig, TlsConfig
-from hwvirt.errors import ControllerError, InfrastructureError
+from hwvirt.errors import ControllerError
 from hwvirt.rig.cable import TcpCable, cable_of
 from hwvirt.rig.certificates import papers_of
 from hwvirt.rig.configure import Places, configure, dialler
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.disks import BenchDisk, prepare_disk
-from hwvirt.rig.file.model import (
-    ControllerSpec,
-    HostPath,
-    Rig,
-    Serial,
-)
+from hwvirt.rig.file.model import ControllerSpec, Rig, Serial
 from hwvirt.rig.serial_cable import SerialCable, serial_cable_of
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
@@ -81,7 +76,6 @@ class Bench:
 
     async def bring_up(self, stack: AsyncExitStack) -> None:
         """Makes the disks, starts the controllers, returns when hosts can reach every LUN. Raises HwvirtError."""
-        _refuse_what_is_not_built(self.rig)
         # Sockets have short names (108 bytes, unix(7)): they do not lie in the run folder.
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hwvirt-")))
         made = stack.enter_context(ExitStack())
@@ -242,11 +236,6 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
         await _ends(process, _KILL_S)
-
-
-def _refuse_what_is_not_built(rig: Rig) -> None:
-    if rig.host.path is not HostPath.NBD:
-        raise InfrastructureError(f"{rig.path}: this version reaches hosts by NBD only.", next_step="Use host: {path: nbd}.")
 
 
 def _free_port() -> int:

@@ -222,7 +222,6 @@ class HostPath(Enum):
     """How hosts reach the logical units."""
 
     NBD = "nbd"
-    ISCSI = "iscsi"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from hwvirt.rig.file.steps import parse_expect, parse_scenarios
 __all__ = ["load_rig", "parse_rig"]
 
 _DEFAULT_SEED = 1
+_NOT_BUILT = {"iscsi": "iSCSI"}
 _HIGHEST_SEED = (1 << 63) - 1
 
 
@@ -73,4 +74,7 @@ def _lab(item: Item, controllers: Mapping[str, ControllerSpec]) -> LabSpec:
 
 
 def _host(item: Item) -> HostSpec:
-    return HostSpec(item.fields(("path",))["path"].word(HostPath))
+    path = item.fields(("path",))["path"]
+    if path.is_scalar and path.text() in _NOT_BUILT:
+        raise path.error(f"this version reaches hosts by NBD only, not by {_NOT_BUILT[path.text()]}", "Write `path: nbd`.")
+    return HostSpec(path.word(HostPath))

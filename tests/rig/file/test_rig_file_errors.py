@@ -113,6 +113,11 @@ MISTAKES = {
         "depth: 5000",
         "16:45: scenarios[0].steps[2].workload.depth: must be 1 to 1024, not 5000",
     ),
+    "a path of hosts that is not there yet": (
+        "host: {path: nbd}",
+        "host: {path: iscsi}",
+        "10:14: host.path: this version reaches hosts by NBD only, not by iSCSI. Write `path: nbd`.",
+    ),
     "a seed below zero": ("seed: 42", "seed: -1", "2:7: seed: must be a whole number, not '-1'"),
     "a name that no path can carry": (
         "rig: good",

@@ -148,10 +148,10 @@ def test_volumes_of_a_real_disk_lie_in_its_window() -> None:
 
 
 def test_link_and_host_are_typed() -> None:
-    text = f"{HEAD}link: {{serial: {{baud: 921600, stall: 1500ms}}}}\nhost: {{path: iscsi}}\nseed: 7\n"
+    text = f"{HEAD}link: {{serial: {{baud: 921600, stall: 1500ms}}}}\nhost: {{path: nbd}}\nseed: 7\n"
     rig = parse(f"{text}expect: {{failed: '<= 3'}}\n{STORY}")
     assert rig.link == Serial(921600, 1.5)
-    assert rig.host.path is HostPath.ISCSI
+    assert rig.host.path is HostPath.NBD
     assert rig.seed == 7
     assert rig.expect == (Expectation(Counter.FAILED, Relation.AT_MOST, 3),)
 
