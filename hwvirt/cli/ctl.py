@@ -20,7 +20,7 @@ def ctl(
     socket: SocketPath,
     verb: Annotated[str, typer.Argument(metavar="VERB", help="status, map, ledger, events, ...", show_default=False)],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the verb.", show_default=False)
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Arguments of the verb.", show_default=False)
     ] = None,
 ) -> ExitCode:
     """Ask a running controller; the answer is JSON on stdout. With `events`: one JSON event a line, until it stops."""

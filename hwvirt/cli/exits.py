@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ import typer
 
 from hwvirt.errors import ExitCode, HwvirtError
 
-__all__ = ["exits", "open_standard_streams", "output_failed"]
+__all__ = ["exits", "output_failed", "ready_standard_streams"]
 
 P = ParamSpec("P")
 
@@ -48,7 +49,8 @@ def _code(command: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
         full = error.errno == errno.ENOSPC and error.filename is None
         return output_failed(error) if full else _say(str(error), ExitCode.INFRASTRUCTURE)
     except Exception:  # exit code 1 means a broken property: a bug must not look like one
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         return _say("this is a bug in hwvirt. Please report it with the lines above.", ExitCode.INFRASTRUCTURE)
     return code
 
@@ -72,8 +74,11 @@ def _say(message: str, code: ExitCode) -> ExitCode:
     return code
 
 
-def open_standard_streams() -> None:
-    """Puts /dev/null where a standard stream is closed: else the next file or disk gets its number, and what is said."""
+def ready_standard_streams() -> None:
+    """Puts /dev/null where a standard stream is closed: else the next file or disk gets its number, and what is said.
+
+    What the encoding of a stream cannot spell, be it a file name, is written as an escape.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -82,3 +87,6 @@ def open_standard_streams() -> None:
     for name, fd in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, "w"))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

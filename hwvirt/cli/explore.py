@@ -19,7 +19,7 @@ __all__ = ["explore"]
 
 def explore(
     scenarios: Annotated[
-        list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="Which ones; by default all.", show_default=False)
+        list[str] | None, typer.Argument(metavar="SCENARIO", help="Which ones; by default all.", show_default=False)
     ] = None,
     depth: Annotated[int | None, typer.Option(help="Actions of the longest schedules.")] = None,
     faults: Annotated[int | None, typer.Option(help="Faults in one schedule.")] = None,

@@ -16,7 +16,7 @@ from hwvirt.cli.check import check
 from hwvirt.cli.controller import controller
 from hwvirt.cli.ctl import ctl
 from hwvirt.cli.doctor import doctor
-from hwvirt.cli.exits import exits, open_standard_streams, output_failed
+from hwvirt.cli.exits import exits, output_failed, ready_standard_streams
 from hwvirt.cli.explore import explore
 from hwvirt.cli.lab import lab_shell
 from hwvirt.cli.new import new_rig
@@ -37,7 +37,7 @@ _EXIT_CODES = (
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    open_standard_streams()
+    ready_standard_streams()
     try:
         _app()(prog_name="hwvirt")
     except OSError as error:  # help and usage are printed outside of any command

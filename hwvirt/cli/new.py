@@ -32,6 +32,6 @@ def new_rig(
     except FileExistsError:
         raise UsageError(f"{path} exists.", next_step="Choose another name, or remove it first.") from None
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}.") from error
+        raise UsageError(f"cannot write {path}: {error.strerror}.", next_step="Name another place for it.") from error
     print(f"{path} is ready: hwvirt run {path}")
     return ExitCode.PASSED

@@ -11,7 +11,9 @@ from hwvirt.errors import ExitCode
 
 __all__ = ["udev_check", "udev_install", "udev_probe"]
 
-_Root: TypeAlias = Annotated[Path, typer.Option("--root", metavar="DIR", help="Another system's root directory.")]
+_Root: TypeAlias = Annotated[
+    Path, typer.Option("--root", metavar="DIR", exists=True, file_okay=False, help="Another system's root directory.")
+]
 _SYSTEM = Path("/")
 
 

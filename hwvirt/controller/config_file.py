@@ -13,6 +13,7 @@ from hwvirt.controller.config import Config, LinkConfig
 from hwvirt.controller.json_file import JsonFile, Way
 from hwvirt.controller.misfit import misfit
 from hwvirt.errors import UsageError
+from hwvirt.reading import read_file
 
 __all__ = ["load_config", "refuse_misfits"]
 
@@ -21,13 +22,7 @@ _KEYS = "See docs/controller.md for the keys."
 
 def load_config(path: Path) -> Config:
     """The configuration in the file. Raises UsageError when it cannot be read, ConfigError where something is wrong."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the configuration {path}: {error.strerror}.", next_step="Name a controller configuration file."
-        ) from error
-    file = JsonFile(str(path), data)
+    file = JsonFile(str(path), read_file(path, "controller configuration"))
     try:
         config = msgspec.convert(file.value, Config)
     except msgspec.ValidationError as error:

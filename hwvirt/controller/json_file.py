@@ -42,6 +42,8 @@ class JsonFile:
         self._keys: dict[Way, int] = {}
         try:
             self._text = data.decode("utf-8-sig")
+            if not self._text.strip():
+                raise self._error((1, 1), "the file is empty")
             json.loads(self._text, parse_int=str, parse_float=str, parse_constant=str)
             self.value, _ = self._read(self._skip(0), ())
         except UnicodeDecodeError as error:

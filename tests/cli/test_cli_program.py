@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,11 @@ def test_version_is_told() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("runn",), ("check",), ("check", "a", "b"), ("run", "rigs/own.yaml", "--seed", "x"), ("new",), ("ctl", "socket")],
+    [
+        *((), ("runn",), ("check",), ("check", "a", "b"), ("new",), ("ctl", "socket")),
+        *(("run", "rigs/own.yaml", "--seed", seed) for seed in ("x", str(1 << 63))),
+        *(("udev", verb, "--root", "none") for verb in ("install", "check")),
+    ],
     ids=" ".join,
 )
 def test_wrong_command_line_is_usage(arguments: tuple[str, ...]) -> None:
@@ -68,6 +73,22 @@ def test_rig_file_that_is_not_there_is_usage() -> None:
     result = hwvirt("check", "rigs/none.yaml")
     assert result.returncode == 2
     assert result.stderr == "hwvirt: cannot read the rig file rigs/none.yaml: No such file or directory.\n"
+
+
+@pytest.mark.parametrize(("words", "what"), [(("check",), "rig file"), (("controller",), "controller configuration")])
+def test_file_without_an_end_is_not_read_for_ever(words: tuple[str, ...], what: str) -> None:
+    result = hwvirt(*words, "/dev/zero")
+    assert (result.returncode, result.stderr) == (2, f"hwvirt: /dev/zero is no {what}: it has more than 16 MiB.\n")
+
+
+def test_name_that_the_output_cannot_spell_is_told_all_the_same(tmp_path: Path) -> None:
+    rig = os.fsencode(tmp_path) + b"/\xff\xc3\xa4.yaml"
+    shutil.copyfile(ROOT / "rigs/own.yaml", rig)
+    command: list[str | bytes] = [*PROGRAM, "check", rig]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(os.fsencode(tmp_path) + rb"/\udcff\xe4.yaml: rig own")
 
 
 def test_check_shows_where_everything_lies() -> None:
@@ -145,8 +166,10 @@ def test_new_rig_with_an_unusable_name_is_usage(name: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("words", ["check rigs/own.yaml", "doctor", "scan", "explore --list", "--help", "run --help"])
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [("check rigs/own.yaml", "1"), *((words, "") for words in ("check rigs/own.yaml", "doctor", "scan", "run --help"))],
+)
 def test_reader_that_went_away_is_told_nothing_and_to_the_shell_it_is_sigpipe(words: str, unbuffered: str) -> None:
     assert run_unread(words, subprocess.PIPE, PYTHONUNBUFFERED=unbuffered) == (141, b"")
 
@@ -177,7 +200,7 @@ def test_streams_that_are_not_open_are_not_missed(closed: str) -> None:
 
 def test_number_of_a_stream_that_is_not_open_is_given_to_no_file() -> None:
     program = (
-        "import os, sys; from hwvirt.cli.exits import open_standard_streams; open_standard_streams(); "
+        "import os, sys; from hwvirt.cli.exits import ready_standard_streams; ready_standard_streams(); "
         "sys.exit(os.open('/dev/zero', os.O_RDONLY) < 3)"
     )
     command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]

@@ -82,7 +82,7 @@ def test_value_that_cannot_be_is_refused_with_its_place(tmp_path: Path, changes:
             ":2:2: disk: key 'path' stands here a second time; the first is in line 1",
         ),
         (b'{"name": "a",\n name: "b"}', ":2:2: not JSON: expecting property name enclosed in double quotes"),
-        (b"", ":1:1: not JSON: expecting value"),
+        (b" \n", ":1:1: the file is empty"),
         (b"\n []", f":2:2: must be an object, not a list. {SEE}"),
         (b'{\n "n\xff": 1}', ":2:4: not JSON: not UTF-8 text"),
         (b'{"nbd": {"port": 1' + b"0" * 5000 + b"}}", ":1:18: nbd.port: is beyond all numbers"),
@@ -103,7 +103,7 @@ def test_file_that_is_no_configuration_is_refused(tmp_path: Path, text: bytes, s
 
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == (
-        f"cannot read the configuration {tmp_path}/none: No such file or directory. Name a controller configuration file."
+        f"cannot read the controller configuration {tmp_path}/none: No such file or directory."
     )
 
 

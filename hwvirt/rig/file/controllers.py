@@ -78,7 +78,7 @@ def _draft(item: Item) -> _Draft:
     luns = {}
     for key, value in found["luns"].entries() if "luns" in found else ():
         kind, options, _ = value.choice(_MODES)
-        luns[key.integer(0, _MOST_LUNS - 1)] = kind, options
+        luns[key.integer(0, _MOST_LUNS - 1, "the number of a LUN")] = kind, options
     return _Draft(found, dict(sorted(luns.items())))
 
 

@@ -15,7 +15,7 @@ from hwvirt.scsi.volume import Extent
 __all__ = ["parse_disk_faults"]
 
 _MOST = 1_000_000_000
-_RANGE = re.compile(r"([0-9]{1,15})(?:\.\.([0-9]{1,15}))?")
+_RANGE = re.compile(r"([0-9]{1,30})(?:\.\.([0-9]{1,30}))?")
 
 
 class _On(Enum):

@@ -35,6 +35,7 @@ def _same_identity(one: SgSpec, other: SgSpec) -> str:
 
 
 def _parse_disk(item: Item) -> DiskSpec:
+    _refuse_node(item)
     kind, value, _ = item.choice(("loop", "sg", "scsi-debug", "tcm-loop", "tcmu"))
     match kind:
         case "loop":
@@ -55,7 +56,15 @@ def _parse_disk(item: Item) -> DiskSpec:
     return _parse_sg(value)
 
 
+def _refuse_node(item: Item) -> None:
+    """Whoever writes /dev/sdc instead of a disk learns at once how disks are named."""
+    if item.is_scalar and item.text().startswith("/"):
+        reason = f"{item.text()!r} is a node, and may be another disk tomorrow"
+        raise item.error(reason, "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.")
+
+
 def _parse_sg(item: Item) -> SgSpec:
+    _refuse_node(item)
     found = item.fields(("size", "block", "window"), ("wwn", "serial"))
     if "wwn" not in found and "serial" not in found:
         raise item.error("names no disk", "Give its wwn or its serial; `hwvirt scan` prints both.")

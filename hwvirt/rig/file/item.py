@@ -15,7 +15,7 @@ import yaml
 
 from hwvirt.blame import line_and_column, suggestion
 from hwvirt.errors import RigFileError
-from hwvirt.units import parse_duration, parse_size
+from hwvirt.units import format_size, parse_duration, parse_size
 
 __all__ = ["Item", "compose"]
 
@@ -24,7 +24,11 @@ T = TypeVar("T")
 
 _NULL = "tag:yaml.org,2002:null"
 _MAPPING = "tag:yaml.org,2002:map"
-_WHOLE_NUMBER = re.compile(r"[0-9][0-9_]{0,18}")
+_WHOLE_NUMBER = re.compile(r"[0-9]+(?:_[0-9]+)*")
+_MOST_DIGITS = 30  # longer ones are beyond every bound
+_MOST = (1 << 63) - 1
+_MOST_BYTES = 1 << 50
+_MOST_S = 1000 * 3600.0
 
 
 def compose(text: str, file: str) -> Item:
@@ -129,27 +133,33 @@ class Item:
             raise self.error(f"{value!r} is no usable name", rule)
         return value
 
-    def integer(self, least: int, most: int | None = None) -> int:
-        """A whole number between `least` and `most`, both included."""
+    def integer(self, least: int, most: int = _MOST, what: str = "") -> int:
+        """A whole number between `least` and `most`, both included; `what` it is, where the path does not say that."""
         value = self.text()
+        must = f"{what} must be" if what else "must be"
         if not _WHOLE_NUMBER.fullmatch(value):
-            raise self.error(f"must be a whole number, not {value!r}")
-        number = int(value)
-        if number < least or (most is not None and number > most):
-            bounds = f"at least {least}" if most is None else f"{least} to {most}"
-            raise self.error(f"must be {bounds}, not {number}")
+            raise self.error(f"{must} a whole number, not {value!r}")
+        number = int(value[:_MOST_DIGITS])
+        if not least <= number <= most:
+            bounds = f"at least {least}" if number < least and most == _MOST else f"{least} to {most}"
+            raise self.error(f"{must} {bounds}, not {value}")
         return number
 
-    def size(self) -> int:
+    def size(self, most_bytes: int = _MOST_BYTES) -> int:
         """Bytes of a size with a unit; more than none."""
         size_bytes = self.parsed(parse_size)
         if size_bytes == 0:
             raise self.error("must be more than nothing")
+        if size_bytes > most_bytes:
+            raise self.error(f"must be at most {format_size(most_bytes)}, not {self.text()}")
         return size_bytes
 
     def duration(self) -> float:
         """Seconds of a duration with a unit."""
-        return self.parsed(parse_duration)
+        duration_s = self.parsed(parse_duration)
+        if duration_s > _MOST_S:
+            raise self.error(f"must be at most {_MOST_S / 3600:g}h, not {self.text()}")
+        return duration_s
 
     def parsed(self, parse: Callable[[str], T]) -> T:
         """The value that `parse` makes of the text; its ValueError becomes an error at this place."""
@@ -160,12 +170,12 @@ class Item:
         except OverflowError as error:
             raise self.error("is beyond all numbers") from error
 
-    def word(self, words: type[E]) -> E:
-        """The member of an enum whose value is written here."""
+    def word(self, words: type[E], beside: Collection[str] = ()) -> E:
+        """The member of an enum whose value is written here; `beside` are words that would be right, too."""
         value = self.text()
         known = {str(member.value): member for member in words}
         if value not in known:
-            raise self.error(f"unknown word {value!r}", suggestion(value, known))
+            raise self.error(f"unknown word {value!r}", suggestion(value, (*beside, *known)))
         return known[value]
 
     def one_of(self, known: Collection[str], what: str) -> str:

@@ -43,6 +43,9 @@ def _place(spec: ControllerSpec, disk: DiskSpec) -> Placement:
     sizes = {number: lun.size_bytes for number, lun in spec.luns.items() if isinstance(lun, Own | Redirect)}
     blocks = {number: _blocks(spec, number, size, disk) for number, size in sizes.items() if size is not None}
     store_blocks = _blocks(spec, None, spec.store.size_bytes, disk) if spec.store and spec.store.size_bytes else 0
+    if store_blocks > window.blocks:
+        over = store_blocks - window.blocks
+        raise LayoutError(spec.name, None, f"the store has {over} blocks more than {_described(spec, disk)}")
     open_ended = [number for number, size in sizes.items() if size is None]
     if len(open_ended) > 1:
         first, second = open_ended[:2]

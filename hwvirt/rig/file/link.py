@@ -20,6 +20,8 @@ _MOST_FRAMES = 1000
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(bit|kbit|Mbit|Gbit)")
 _RATE_UNITS = {"bit": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
 _LEAST_RATE = 1000.0
+_MOST_BAUD = 100_000_000
+_MOST_STRUCK_BYTES = 1 << 20
 
 DEFAULT_LINK = Ethernet(_DEFAULT_STALL_S)
 
@@ -29,7 +31,7 @@ def parse_link(item: Item, controllers: Collection[str]) -> LinkSpec:
     kind, value, _ = item.choice(("ethernet", "serial"))
     if kind == "serial":
         found = value.fields((), ("baud", "stall"))
-        return Serial(found["baud"].integer(1) if "baud" in found else _DEFAULT_BAUD, _stall(found))
+        return Serial(found["baud"].integer(1, _MOST_BAUD) if "baud" in found else _DEFAULT_BAUD, _stall(found))
     found = value.fields((), ("stall", "tls", *(kind.value for kind in _STANDING)))
     standing = [LinkFault(kind, _AMOUNTS[kind](found[kind.value])) for kind in _STANDING if kind.value in found]
     tls = _tls(found["tls"], controllers) if "tls" in found else None
@@ -101,7 +103,7 @@ def _bits_per_s(text: str) -> float:
 
 
 def _size(item: Item) -> float:
-    return float(item.size())
+    return float(item.size(_MOST_STRUCK_BYTES))
 
 
 _STANDING = (FaultKind.DELAY, FaultKind.JITTER, FaultKind.RATE)

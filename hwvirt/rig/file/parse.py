@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hwvirt.blame import line_and_column
-from hwvirt.errors import RigFileError, UsageError
+from hwvirt.errors import RigFileError
+from hwvirt.reading import read_file
 from hwvirt.rig.file.controllers import NAME, NAME_RULE, parse_controllers
 from hwvirt.rig.file.disks import parse_disks
 from hwvirt.rig.file.item import Item, compose
@@ -28,10 +29,7 @@ def load_rig(path: Path, copy: Path | None = None) -> Rig:
 
     `copy`: where its text is read, if `path` itself cannot be seen from here.
     """
-    try:
-        data = (copy or path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read the rig file {path}: {error.strerror}.") from error
+    data = read_file(copy or path, "rig file")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

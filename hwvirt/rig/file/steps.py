@@ -40,9 +40,10 @@ from hwvirt.rig.judge.verdict import Property
 __all__ = ["parse_expect", "parse_scenarios"]
 
 _MOST_DEPTH = 1024
-_RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
+_MOST_OPS = 100_000_000
+_RANGE = re.compile(r"([0-9]{1,30})(?:\.\.([0-9]{1,30}))?")
 _PERCENT = re.compile(r"([0-9]{1,3})%")
-_COMPARISON = re.compile(r"(>=|<=|==|>|<|)\s*([0-9]{1,18})")
+_COMPARISON = re.compile(r"(>=|<=|==|>|<|)\s*([0-9]{1,30})")
 
 
 def parse_scenarios(item: Item, rig: Rig) -> tuple[Scenario, ...]:
@@ -135,7 +136,7 @@ def _judge(item: Item, rig: Rig) -> Judge:
     if item.is_scalar and item.text() == "all":
         return Judge(None)
     if item.is_scalar:
-        return Judge((item.word(Property),))
+        return Judge((item.word(Property, beside=("all",)),))
     properties = tuple(member.word(Property) for member in item.items())
     if not properties:
         raise item.error("names no property", "Write `all`, or a list of properties.")
@@ -162,7 +163,7 @@ def _workload(item: Item, beside: dict[str, Item], rig: Rig) -> Workload:
     if mix.write or mix.unmap:
         _require_writable(found["lun"], rig, controller, lun)
     blocks = _block_range(found["blocks"], rig.extent(controller, lun).blocks) if "blocks" in found else BlockRange(1, 1)
-    ops = found["ops"].integer(1)
+    ops = found["ops"].integer(1, _MOST_OPS)
     faults = tuple(_fault(fault, ops, rig) for fault in beside["faults"].items()) if "faults" in beside else ()
     alongside = None
     if "while" in beside:

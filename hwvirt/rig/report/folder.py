@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -95,5 +96,6 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            reason = f"cannot write {path}: {error.strerror or error}."
-            raise InfrastructureError(reason, next_step="Name another folder for runs, or make room.") from error
+            room = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            next_step = "Make room, or name another folder for runs." if room else "Name another folder for runs."
+            raise InfrastructureError(f"cannot write {path}: {error.strerror or error}.", next_step=next_step) from error

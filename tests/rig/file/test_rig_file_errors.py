@@ -76,6 +76,58 @@ MISTAKES = {
     "size that is no size": ("64MiB", "large", "4:24: disks.first.loop.size: 'large' is not a size; write it like 64MiB"),
     "size of nothing": ("64MiB", "0MiB", "4:24: disks.first.loop.size: must be more than nothing"),
     "size beyond all numbers": ("64MiB", "9" * 400 + "TiB", "4:24: disks.first.loop.size: is beyond all numbers"),
+    "a disk that nobody can have": (
+        "64MiB",
+        "99999999TiB",
+        "4:24: disks.first.loop.size: must be at most 1024TiB, not 99999999TiB",
+    ),
+    "a disk that is named by its node": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: /dev/sdc",
+        "4:10: disks.first: '/dev/sdc' is a node, and may be another disk tomorrow. "
+        "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.",
+    ),
+    "a real disk that is named by its node": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {sg: /dev/sdc}",
+        "4:15: disks.first.sg: '/dev/sdc' is a node, and may be another disk tomorrow. "
+        "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.",
+    ),
+    "more operations than anybody waits for": (
+        "ops: 100",
+        "ops: 99999999999999999999999",
+        "16:33: scenarios[0].steps[2].workload.ops: must be 1 to 100000000, not 99999999999999999999999",
+    ),
+    "a number that is not written like one": (
+        "ops: 100",
+        "ops: 1__0",
+        "16:33: scenarios[0].steps[2].workload.ops: must be a whole number, not '1__0'",
+    ),
+    "a wait that nobody sees the end of": (
+        "stall: 30s",
+        "stall: 99999999h",
+        "9:26: link.ethernet.stall: must be at most 1000h, not 99999999h",
+    ),
+    "more blocks than any number": (
+        "blocks: 1..8",
+        "blocks: 1..99999999999",
+        "16:56: scenarios[0].steps[2].workload.blocks: 99999999999 blocks do not fit the volume, which has 16384",
+    ),
+    "a store that is bigger than its disk": (
+        "luns: {0: own}",
+        "luns: {0: own}, store: {size: 1TiB}",
+        "8:44: controllers.b.store: the store has 268402688 blocks more than disk second (32768 blocks of 4096 bytes)",
+    ),
+    "a judge of nearly everything": (
+        "judge: all",
+        "judge: al",
+        "19:16: scenarios[0].steps[3].judge: unknown word 'al'. Did you mean 'all'?",
+    ),
+    "a frame of garbage that fills the memory": (
+        "link: cut, for: 3s",
+        "link: {garbage: 1GiB}",
+        "17:44: scenarios[0].steps[2].faults[0].link.garbage: must be at most 1MiB, not 1GiB",
+    ),
     "size that is no whole number of blocks": (
         "64MiB",
         "65537KiB",
@@ -190,7 +242,11 @@ MISTAKES = {
         "1: froze",
         "7:43: controllers.a.luns.1: unknown word 'froze'. Did you mean 'frozen'?",
     ),
-    "a LUN number that does not exist": ("1: frozen", "256: frozen", "7:40: controllers.a.luns: must be 0 to 255, not 256"),
+    "a LUN number that does not exist": (
+        "1: frozen",
+        "256: frozen",
+        "7:40: controllers.a.luns: the number of a LUN must be 0 to 255, not 256",
+    ),
     "redirection without a second controller": (
         "{0: redirect, 1: frozen, 2: {forward: b/0}}}\n  b: {disk: second, luns: {0: own}}",
         "{0: redirect}}",
