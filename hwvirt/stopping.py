@@ -26,7 +26,10 @@ def on_stop(stop: Callable[[], object]) -> None:
 
 
 def on_end_of_input(stop: Callable[[], object], fd: int = 0) -> None:
-    """Calls `stop` once when there is nothing more to read: whoever held the other end of the pipe is no more."""
+    """Calls `stop` once when there is nothing more to read: whoever held the other end of the pipe is no more.
+
+    A file that nobody can wait for, such as /dev/null, has ended already.
+    """
     loop = asyncio.get_running_loop()
 
     def read() -> None:
@@ -34,4 +37,7 @@ def on_end_of_input(stop: Callable[[], object], fd: int = 0) -> None:
             loop.remove_reader(fd)
             stop()
 
-    loop.add_reader(fd, read)
+    try:
+        loop.add_reader(fd, read)
+    except PermissionError:  # epoll_ctl(2): the file does not support it
+        loop.call_soon(stop)

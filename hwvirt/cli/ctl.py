@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -27,6 +28,8 @@ def ctl(
     from hwvirt.controller.ask import call, follow  # noqa: PLC0415  slow to load
     from hwvirt.controller.control import EVENTS  # noqa: PLC0415  slow to load
 
+    for word in (verb, *(arguments or ())):
+        _refuse_no_text(word)
     asked = _arguments(arguments or ())
     if verb == EVENTS:
         with suppress(KeyboardInterrupt):  # a viewer has no verdict
@@ -51,12 +54,22 @@ def _arguments(texts: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def _refuse_no_text(word: str) -> None:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{word!r} is not UTF-8: JSON cannot carry it.") from None
+
+
 def _value(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_number, parse_float=_number)
     except (ValueError, RecursionError):
         return text
 
 
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
+def _number(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word} is no number of JSON")
+    return number

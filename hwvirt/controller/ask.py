@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from hwvirt.controller.control import EVENTS
+from hwvirt.controller.control import EVENTS, MOST_REQUEST_BYTES
 from hwvirt.errors import ControllerError, ExitCode, HwvirtError, UsageError
 
 __all__ = ["call", "follow"]
@@ -74,11 +74,14 @@ class _Line(msgspec.Struct):
 @contextmanager
 def _asked(path: Path, request: Mapping[str, Any], timeout_s: float | None) -> Iterator[socket.socket]:
     """A connection on which the request was sent."""
+    line = msgspec.json.encode(request)
+    if len(line) > MOST_REQUEST_BYTES:
+        raise UsageError(f"that is a question of {len(line)} bytes, and a controller reads {MOST_REQUEST_BYTES}.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
             connection.connect(str(path))
-            connection.sendall(msgspec.json.encode(request) + b"\n")
+            connection.sendall(line + b"\n")
         except OSError as error:
             raise _silent(path, error) from error
         yield connection

@@ -23,13 +23,15 @@ from hwvirt.errors import ControllerError, HwvirtError, UsageError
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.trace import Event, Trace
 
-__all__ = ["EVENTS", "ControlServer", "Verb"]
+__all__ = ["EVENTS", "MOST_REQUEST_BYTES", "ControlServer", "Verb"]
 
 EVENTS = "events"
 """The verb that has no answer but a stream."""
 
+MOST_REQUEST_BYTES = 1 << 16
+"""Of a line with a request, its newline not counted."""
+
 Verb = Callable[[dict[str, Any]], Awaitable[Any]]
-_LINE_BYTES = 1 << 16
 _BACKLOG_EVENTS = 4096
 _LAST_WORDS_S = 1.0
 _encode = msgspec.json.encode
@@ -54,7 +56,7 @@ class ControlServer:
         _remove_leftover(self._path)
         former = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LINE_BYTES)
+            self._server = await asyncio.start_unix_server(self._serve, self._path, limit=MOST_REQUEST_BYTES)
         except OSError as error:
             raise ControllerError(
                 f"control socket {self._path}: {error.strerror or error}.",

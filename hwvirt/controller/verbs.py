@@ -31,12 +31,15 @@ STRIP_CELLS = 64
 _PAGE_ROWS = 8192
 
 
+_Lun = Annotated[int, Meta(ge=0, le=255)]
+
+
 class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
 
 class _OfUnit(msgspec.Struct, forbid_unknown_fields=True):
-    lun: Annotated[int, Meta(ge=0)] = 0
+    lun: _Lun = 0
 
 
 class _Commit(_OfUnit, forbid_unknown_fields=True):
@@ -49,7 +52,7 @@ class _Page(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _MapPage(_Page, forbid_unknown_fields=True):
-    lun: Annotated[int, Meta(ge=0)] = 0
+    lun: _Lun = 0
 
 
 def verbs_of(controller: Controller) -> Mapping[str, Verb]:
