@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hwvirt.cli.arguments import ConfigPath
 from hwvirt.errors import ExitCode
 
 __all__ = ["controller"]
 
 
 def controller(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The daemon's configuration.", show_default=False)],
+    config: ConfigPath,
     until_eof: Annotated[bool, typer.Option("--until-eof", help="Stop also when standard input ends.")] = False,
 ) -> ExitCode:
     """Run one controller daemon until SIGTERM. Rigs start theirs themselves."""

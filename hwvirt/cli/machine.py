@@ -78,7 +78,7 @@ def _examine() -> Iterator[Finding]:
     new_enough = sys.version_info >= _OLDEST_PYTHON
     yield Finding("python", _state(new_enough), Need.DEFAULT_RIG, f"{version}, {sys.executable}", "Python 3.11 or newer.")
     yield Finding("kernel", State.OK, Need.DEFAULT_RIG, f"{platform.system()} {platform.release()} {platform.machine()}")
-    yield Finding("user", State.OK, Need.DEFAULT_RIG, f"{getpass.getuser()}, {'root' if os.geteuid() == 0 else 'not root'}")
+    yield Finding("user", State.OK, Need.DEFAULT_RIG, f"{_user()}, {'root' if os.geteuid() == 0 else 'not root'}")
     for module in _MODULES:
         yield _module(module)
     yield _scsi_disks()
@@ -89,6 +89,13 @@ def _examine() -> Iterator[Finding]:
         path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
         need = Need.OTHER_RIGS if program == "linux.uml" else Need.TESTS
         yield Finding(program, _state(path), need, path or purpose, f"apt-get install {package}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as anybody
+        return f"user {os.geteuid()}"
 
 
 def _state(there: object) -> State:

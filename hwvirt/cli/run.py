@@ -17,7 +17,7 @@ __all__ = ["run"]
 def run(
     rig: RigPath,
     seed: Annotated[int | None, typer.Option(min=0, max=(1 << 63) - 1, help="Another seed than the rig's own.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where the folder of this run is made.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Where the folder of this run is made.", readable=False)] = Path("runs"),
     no_live: Annotated[bool, typer.Option("--no-live", help="One plain line for each event, also on a terminal.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask every disk, write nothing.")] = False,
     stream: Annotated[bool, typer.Option("--stream", hidden=True)] = False,

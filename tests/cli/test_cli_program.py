@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from hwvirt.cli.machine import examine
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-c", "from hwvirt.cli.main import main; main()")
@@ -33,6 +36,23 @@ def test_help_loads_no_engine() -> None:
     check = f"import sys, hwvirt.cli.main; sys.exit(sorted({slow}) or 0)"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_interruption_while_the_program_is_being_loaded_is_no_traceback() -> None:
+    program = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+from hwvirt.__main__ import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 def test_version_is_told() -> None:
@@ -140,6 +160,15 @@ def test_doctor_tells_people_the_same_and_cuts_nothing_in_a_pipe(colours: str, m
         (line,) = [line for line in result.stdout.splitlines() if re.search(rf"\W{re.escape(finding['name'])}  ", line)]
         assert finding["detail"] in line
         assert finding["state"] == "ok" or f"{finding['advice']} ({finding['need']})" in line
+
+
+def test_doctor_bears_a_user_who_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    (user,) = [finding.detail for finding in examine() if finding.name == "user"]
+    assert user.startswith(f"user {os.geteuid()}, ")
 
 
 def test_new_rig_is_a_rig_that_checks(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_watch_prints_plain_lines_where_nobody_has_a_terminal(quickstart: RigUp)
         while "IOPS" not in lines[-1]:  # what has just happened may come first
             lines.append(watch.stdout.readline())
             assert lines[-1], lines
-        status = lines[-1]
+        lines = [status := lines[-1]]
         qemu_io(quickstart.uri("a", 0), "write -P 1 0 4k")
         while not any("opened lun0" in line for line in lines):
             lines.append(watch.stdout.readline())
