@@ -9,10 +9,11 @@ two thirds full of scattered blocks, sequential writes find whole runs again aft
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from hwvirt.controller.position import Columns
 from hwvirt.link.messages import Placement
 
 __all__ = ["Allocator", "NoSpace"]
@@ -73,11 +74,10 @@ class Allocator:
         self.live += blocks
         return runs
 
-    def mark_live(self, lbas: Iterable[int]) -> None:
-        """Recovery: these blocks are taken."""
-        for lba in lbas:
-            self._taken[lba] = 1
-            self.live += 1
+    def mark_live(self, lbas: Columns) -> None:
+        """Recovery: these free blocks are taken; none occurs twice."""
+        np.frombuffer(self._taken, np.uint8)[lbas] = 1
+        self.live += len(lbas)
 
     def give_back(self, placements: Sequence[Placement]) -> None:
         """These live blocks are freed; they can be taken again after `settle()`."""

@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from hwvirt.controller.position import (
     GENERATION_BITS,
@@ -28,6 +29,7 @@ from hwvirt.controller.position import (
     joined_runs,
     lbas_of,
     pack,
+    portions,
     runs_of,
     stretches,
     unpack,
@@ -64,6 +66,7 @@ class CorrelationMap:
         self.blocks = blocks
         self._changes: list[tuple[int, int]] = []  # runs: lba, blocks
         self._changed_blocks: list[int] = []
+        self._changed_columns: list[Columns] = []
         self._allocate()
 
     def _allocate(self) -> None:
@@ -173,46 +176,74 @@ class CorrelationMap:
 
     def take_changes(self) -> Rows:
         """Every entry that changed since the last call, as rows of `CHANGE` with their present values."""
-        if not self._changes and not self._changed_blocks:
+        if not self._changes and not self._changed_blocks and not self._changed_columns:
             return np.empty(0, CHANGE)
         short = [run for run in self._changes if run[1] < _WINDOW_BLOCKS]
         long = [run for run in self._changes if run[1] >= _WINDOW_BLOCKS]
         lbas = np.array(self._changed_blocks, np.uint64)
-        if short:
-            lbas = np.concatenate((lbas, lbas_of(short)))
-        self._changes.clear()
-        self._changed_blocks.clear()
+        if short or self._changed_columns:
+            lbas = np.concatenate((lbas, lbas_of(short), *self._changed_columns))
+        self._forget_changes()
         rows = self._rows(np.unique(lbas))
         return np.concatenate((rows, *self._windows(long))) if long else rows
 
     def put_back(self, rows: Rows) -> None:
         """Taken changes that did not become durable are changes again."""
-        if len(rows):
-            self._changes += zip(rows["lba"].tolist(), rows["blocks"].tolist(), strict=True)
+        long = rows["blocks"] >= _WINDOW_BLOCKS
+        self._changes += zip(rows["lba"][long].tolist(), rows["blocks"][long].tolist(), strict=True)
+        short = rows[~long]
+        self._changed_columns += (lbas for lbas, _, _ in portions(short["lba"], short["blocks"], _WINDOW_BLOCKS))
 
     def apply(self, rows: Rows) -> None:
-        """Sets entries as journal rows say: recovery. They do not count as changes."""
-        for lba, blocks, position, sequence in rows.tolist():
-            window = slice(lba, lba + blocks)
-            new = _column(position, blocks)
-            self._count(self._positions[window], -1)
-            self._count(new, +1)
-            self._positions[window] = new
-            self._sequences[window] = sequence
+        """Sets entries as journal rows say, one after the other: recovery. They do not count as changes."""
+        for lbas, positions, sequences in _unrolled(rows):
+            self._set_columns(lbas, positions, sequences)
+
+    def adopt(self, rows: Rows) -> None:
+        """Sets entries as rows of `CHANGE` say, where the map's are not newer; of one block the newest row comes last.
+
+        Who knows all positions finds out which no entry names any more.
+        """
+        for lbas, positions, sequences in _unrolled(rows):
+            known = self._sequences[lbas]
+            newer = (known < sequences) | ((known == sequences) & (self._positions[lbas] != positions))
+            if newer.any():
+                self._set_columns(lbas[newer], positions[newer], sequences[newer])
+                self._changed_columns.append(lbas[newer])
+
+    def _set_columns(self, lbas: Columns, positions: Columns, sequences: Columns) -> None:
+        """No block may occur twice."""
+        self._count(self._positions[lbas], -1)
+        self._count(positions, +1)
+        self._positions[lbas] = positions
+        self._sequences[lbas] = sequences
 
     def rows(self) -> Rows:
         """Every entry that says something, as rows of `CHANGE` in order of LBA."""
         return np.concatenate((np.empty(0, CHANGE), *self._windows([(0, self.blocks)])))
 
+    def page(self, lba: int, limit: int) -> tuple[Rows, int | None]:
+        """At most `limit` rows of blocks from `lba` on that are off the first volume, and where to go on; None: all told."""
+        found, count = [np.empty(0, CHANGE)], 0
+        for rows in self._windows([(lba, self.blocks - lba)]):
+            found.append(rows[rows["position"] != UNMAPPED])
+            count += len(found[-1])
+            if count > limit:
+                break
+        rows = np.concatenate(found)
+        return rows[:limit], int(rows["lba"][limit]) if count > limit else None
+
     def _windows(self, runs: Sequence[tuple[int, int]]) -> Iterator[Rows]:
         """The rows of all entries there, window by window, each once: columns of a whole volume would be a burden."""
         done = 0
         for lba, blocks in sorted(runs):
-            for start in range(max(lba, done), lba + blocks, _WINDOW_BLOCKS):
-                done = min(start + _WINDOW_BLOCKS, lba + blocks)
+            start = max(lba, done)
+            while start < lba + blocks:
+                done = min((start // _WINDOW_BLOCKS + 1) * _WINDOW_BLOCKS, lba + blocks)
                 known = np.flatnonzero(self._sequences[start:done])
                 if len(known):
                     yield self._rows(known.astype(np.uint64) + np.uint64(start))
+                start = done
 
     def _rows(self, lbas: Columns) -> Rows:
         positions, sequences = self._positions[lbas], self._sequences[lbas]
@@ -244,15 +275,27 @@ class CorrelationMap:
         """The packed position of each block."""
         return self._positions[lbas]
 
+    def redirected(self) -> npt.NDArray[np.bool_]:
+        """Of each block of the volume: whether it lies in the store."""
+        return self._positions >= MAPPED
+
+    def last_stored_sequence(self) -> int:
+        """The newest sequence number of a block that is not on the first volume, 0 where all are."""
+        return int(np.max(self._sequences, where=self._positions != UNMAPPED, initial=0))
+
     def last_sequence(self) -> int:
         """The newest sequence number in the map, 0 when it is empty."""
         return int(self._sequences.max(initial=0))
 
     def clear(self) -> None:
         """Forgets every entry and every pending change, in constant time."""
+        self._forget_changes()
+        self._allocate()
+
+    def _forget_changes(self) -> None:
         self._changes.clear()
         self._changed_blocks.clear()
-        self._allocate()
+        self._changed_columns.clear()
 
     def strip(self, cells: int) -> list[float]:
         """The fraction of blocks that are not on the first volume, for each of `cells` equal parts.
@@ -272,6 +315,20 @@ def _column(first: int, blocks: int) -> Columns:
     if first < MAPPED:
         return np.full(blocks, first, np.uint64)
     return np.uint64(first) + np.arange(blocks, dtype=np.uint64) * np.uint64(NEXT_BLOCK)
+
+
+def _unrolled(rows: Rows) -> Iterator[tuple[Columns, Columns, Columns]]:
+    """The blocks of rows of `CHANGE`, in portions: LBA, position, sequence number of each; of one block the last row's."""
+    first, sequences = rows["position"], rows["sequence"]
+    for lbas, within, row in portions(rows["lba"], rows["blocks"], _WINDOW_BLOCKS):
+        step = np.where(first[row] >= MAPPED, np.uint64(NEXT_BLOCK), np.uint64(0))
+        columns = lbas, first[row] + within * step, sequences[row]
+        if (lbas[1:] > lbas[:-1]).all():
+            yield columns
+            continue
+        order = np.argsort(lbas, kind="stable")
+        last = order[np.append(lbas[order][1:] != lbas[order][:-1], True)]
+        yield columns[0][last], columns[1][last], columns[2][last]
 
 
 def _run(lba: int, blocks: int, position: int) -> Run:

@@ -48,6 +48,7 @@ REGION_BLOCKS = 1024
 """Live blocks are counted by regions of so many LBAs: who drops whole regions that are empty need not be kept waiting."""
 _REGION_BITS = 48
 _TOMB = 1 << 62
+_LBA_BITS = 40  # of keys in the listing: small enough for who reads JSON numbers as floating point
 _WINDOW = 1 << 18
 _FEW = 8
 """Up to so many blocks are recorded one by one, which takes less time than to record them as columns."""
@@ -214,7 +215,7 @@ class Ledger:
     def page(self, volume: int, after: int | None, limit: int) -> tuple[Rows, int | None]:
         """At most `limit` rows of a volume behind the key `after`, and the key to go on from, None at the end."""
         start = 0 if after is None else after + 1
-        rows = self._live_rows(self._positions_of(volume, start, limit + 1))
+        rows = self._live_rows(self._positions_from(start, limit + 1, volume))
         tombs = self._tombstones.get(volume)
         if tombs and len(rows) <= limit:
             behind = islice(tombs.since(max(0, start - _TOMB)), limit + 1 - len(rows))
@@ -222,12 +223,29 @@ class Ledger:
         page = rows[:limit]
         return page, _key(page[-1]) if len(rows) > limit else None
 
-    def _positions_of(self, volume: int, start: int, most: int) -> Columns:
-        """The first positions of the volume from `start` on."""
+    def listing(self, start: int, limit: int) -> tuple[Rows, int | None]:
+        """At most `limit` rows of all volumes, those of `rows()` from the key `start` on, and the key to go on from."""
+        at = self._positions_from(start, limit + 1)
+        tombs = list(islice(self._tombs_from(start), limit + 1 - len(at)))
+        rows = np.concatenate((self._live_rows(at), tomb_rows((volume, tomb) for _, volume, tomb in tombs)))
+        if len(rows) <= limit:
+            return rows, None
+        return rows[:limit], int(at[limit]) if len(at) > limit else tombs[limit - len(at)][0]
+
+    def _tombs_from(self, start: int) -> Iterator[tuple[int, int, Tombstone]]:
+        """Tombstones from the key `start` on with their keys and volumes. A volume keeps its place among them."""
+        for place, (volume, tombs) in enumerate(self._tombstones.items()):
+            first = self.capacity + (place << _LBA_BITS)
+            for tomb in tombs.since(max(0, start - first)):
+                yield first + tomb.lba, volume, tomb
+
+    def _positions_from(self, start: int, most: int, volume: int | None = None) -> Columns:
+        """The first live positions from `start` on; of one volume, or of all."""
         found = [np.empty(0, np.uint64)]
         count = 0
         for at in range(start, self.capacity, _WINDOW):
-            found.append((np.flatnonzero(self._volumes[at : at + _WINDOW] == volume + 1) + at).astype(np.uint64))
+            owners = self._volumes[at : at + _WINDOW]
+            found.append((np.flatnonzero(owners if volume is None else owners == volume + 1) + at).astype(np.uint64))
             count += len(found[-1])
             if count >= most:
                 break
@@ -252,7 +270,7 @@ class Ledger:
     def recovered(self) -> None:
         """Recovery is over: the allocator takes what is live."""
         live = np.flatnonzero(self._volumes).astype(np.uint64)
-        self._allocator.mark_live(live.tolist())
+        self._allocator.mark_live(live)
         self._regions = Counter(self._counts_of(live))
 
     def _live_rows(self, at: Columns) -> Rows:

@@ -111,13 +111,16 @@ class LinkStore:
 
     async def ledger(self, volume: int) -> Rows:
         """See `Store.ledger`."""
-        pages: list[Rows] = [np.empty(0, ROW)]
+        rows = bytearray()  # it grows in place, where pages would be there twice in the end
         after: int | None = None
         while True:
             page = _expect(LedgerPage, await self._asker.ask(Query(volume, after, _PAGE_ROWS)))
-            pages.append(np.frombuffer(b"".join(page.rows), ROW))
+            for piece in page.rows:
+                rows += piece
+            if len(rows) % ROW.itemsize or (page.next is not None and page.next <= (-1 if after is None else after)):
+                raise PeerError("link: a page of the ledger that follows none.")
             if page.next is None:
-                return np.concatenate(pages)
+                return np.frombuffer(rows, ROW)
             after = page.next
 
 

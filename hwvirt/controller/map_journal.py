@@ -46,7 +46,7 @@ class MapJournal:
             else:
                 self._map.apply(np.frombuffer(record.payload, CHANGE))
         self.sequence = max(self.sequence, self._map.last_sequence())
-        self.stored_sequence = _newest_stored(self._map.rows())
+        self.stored_sequence = self._map.last_stored_sequence()
         return known
 
     async def enter(self, state: State, sequence: int) -> None:

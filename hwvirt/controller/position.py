@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "joined_runs",
     "lbas_of",
     "pack",
+    "portions",
     "runs_of",
     "stretches",
     "unpack",
@@ -55,6 +56,25 @@ def lbas_of(runs: Sequence[tuple[int, int]] | Sequence[Slice]) -> Columns:
     ends = np.cumsum(blocks)
     within = np.arange(int(ends[-1]), dtype=np.uint64) - np.repeat(ends - blocks, counts)
     return np.repeat(first, counts) + within
+
+
+def portions(
+    first: Columns, blocks: Columns, most: int
+) -> Iterator[tuple[Columns, Columns, npt.NDArray[np.intp]]]:
+    """The blocks of runs in order, at most `most` at a time.
+
+    Of each block: its address, how many blocks of its run come before it, and the number of its run.
+    """
+    ends = np.cumsum(blocks, dtype=np.uint64)
+    begins = ends - blocks
+    total = int(ends[-1]) if len(ends) else 0
+    for start in range(0, total, most):
+        stop = min(start + most, total)
+        low, high = np.searchsorted(ends, np.array([start, stop - 1], np.uint64), "right").tolist()
+        counts = np.diff(np.minimum(ends[low : high + 1], np.uint64(stop)), prepend=np.uint64(start))
+        run = np.repeat(np.arange(low, high + 1), counts.astype(np.int64))
+        within = np.arange(start, stop, dtype=np.uint64) - begins[run]
+        yield first[run] + within, within, run
 
 
 def stretches(slices: Sequence[Slice], placements: Sequence[Placement]) -> list[Stretch]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from hwvirt.controller.correlation import Rows
+from hwvirt.controller.correlation import CHANGE, Rows
 from hwvirt.controller.ledger import ROW, Kind, tomb_rows
-from hwvirt.controller.position import MAPPED, NEXT_BLOCK, Columns, lbas_of
+from hwvirt.controller.position import MAPPED, NEXT_BLOCK, ZERO, Columns, lbas_of, portions, runs_of
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State
 from hwvirt.controller.store import Store
 from hwvirt.controller.tombstones import Tombstone
 from hwvirt.controller.unflushed import Sent
 from hwvirt.errors import StateError
-from hwvirt.link.messages import Placement, Slice
+from hwvirt.link.messages import Placement
 
 __all__ = ["durable_ledger", "reconcile", "send_again"]
+
+_PORTION = 1 << 18
 
 
 async def durable_ledger(volume: RedirectVolume, store: Store) -> Rows:
@@ -47,7 +50,7 @@ async def send_again(volume: RedirectVolume, store: Store, rows: Rows) -> Rows:
         else:
             await store.unmap(volume.number, one.slices)
             sent.append(tomb_rows((volume.number, Tombstone(*unmapped)) for unmapped in one.slices))
-    return np.concatenate(sent)
+    return np.concatenate(sent) if len(sent) > 1 else rows
 
 
 def reconcile(volume: RedirectVolume, rows: Rows) -> None:
@@ -58,32 +61,39 @@ def reconcile(volume: RedirectVolume, rows: Rows) -> None:
     the ledger does not have.
     """
     live, tombs = _by_kind(rows)
+    _refuse_beyond(volume, live, tombs)
     # Blocks that are back on the first disk may have been written there since.
     first = volume.committed_below if volume.state is State.COMMITTING else 0
-    newest = _newest_of_each_block(live[live["lba"] >= first])
-    volume.map.bind(_slices(newest), _placements(newest))
-    volume.map.unmap(_unmapped(tombs, first))
-    _refuse_dangling(volume, live)
-    orphans = live[volume.map.positions_at(live["lba"]) != _packed(live)]
+    newest = _newest_of_each_block(volume.blocks, _those(live, live["lba"] >= first))
+    for start in range(0, len(newest), _PORTION):
+        volume.map.adopt(_changes(newest[start : start + _PORTION]))
+    volume.map.adopt(_unmapped(tombs, first))
+    named = volume.map.positions_at(live["lba"]) == _packed(live)
+    _refuse_dangling(volume, live["lba"][named])
     # The ledger decides what there is to give up: whatever was waiting for a flush is among its orphans.
-    volume.superseded = _placements(orphans)
+    volume.superseded = runs_of(_packed(live[~named]))
     volume.reconciled += 1
     volume.sequence = max(volume.sequence, volume.map.last_sequence(), int(rows["sequence"].max(initial=0)))
 
 
 def _by_kind(rows: Rows) -> tuple[Rows, Rows]:
-    return rows[rows["kind"] == Kind.LIVE], rows[rows["kind"] == Kind.TOMBSTONE]
+    return _those(rows, rows["kind"] == Kind.LIVE), rows[rows["kind"] == Kind.TOMBSTONE]
+
+
+def _those(rows: Rows, which: npt.NDArray[np.bool_]) -> Rows:
+    """A ledger is large, and mostly it is all of them: not copied then."""
+    return rows if which.all() else rows[which]
 
 
 def _newest_sequences(blocks: int, rows: Rows) -> Columns:
     """By block, the newest sequence number in the ledger, 0 where it has none."""
     live, tombs = _by_kind(rows)
     known: Columns = np.zeros(blocks, np.uint64)
-    newest = _newest_of_each_block(live)
+    newest = _newest_of_each_block(blocks, live)
     known[newest["lba"]] = newest["sequence"]
-    for lba, of, sequence in _unmapped(tombs, 0):
-        window = known[lba : lba + of]
-        np.maximum(window, np.uint64(sequence), out=window)
+    unmapped = _unmapped(tombs, 0)
+    for lbas, _, run in portions(unmapped["lba"], unmapped["blocks"], _PORTION):
+        np.maximum.at(known, lbas, unmapped["sequence"][run])
     return known
 
 
@@ -98,57 +108,64 @@ def _live_rows(volume: int, sent: Sent, placements: Sequence[Placement]) -> Rows
     return rows
 
 
-def _newest_of_each_block(rows: Rows) -> Rows:
+def _newest_of_each_block(blocks: int, rows: Rows) -> Rows:
+    """One row for each block that has any; `blocks` are the volume's."""
+    lbas = rows["lba"]
+    one = np.empty(blocks, np.int64)  # some row of each block that has any
+    one[lbas] = np.arange(len(rows))
+    others = one[lbas] != np.arange(len(rows))
+    if not others.any():
+        return rows
+    several = np.zeros(blocks, np.bool_)
+    several[lbas[others]] = True
+    among = several[lbas]
+    rivals = rows[among]
     # What was sent twice has two rows with one number: the map names the one that was taken last.
-    order = np.lexsort((rows["position"], rows["generation"], rows["sequence"], rows["lba"]))
-    rows = rows[order]
-    last = np.append(np.diff(rows["lba"]) != 0, True)[: len(rows)]
-    newest: Rows = rows[last]
-    return newest
+    rivals = rivals[np.lexsort((rivals["position"], rivals["generation"], rivals["sequence"], rivals["lba"]))]
+    last = np.append(np.diff(rivals["lba"]) != 0, True)
+    return np.concatenate((rows[~among], rivals[last]))
 
 
-def _refuse_dangling(volume: RedirectVolume, live: Rows) -> None:
-    mapped = volume.map.rows()
-    mapped = mapped[mapped["position"] >= MAPPED]
-    named = _unrolled(mapped, "position", NEXT_BLOCK)
-    lost = np.flatnonzero(~np.isin(named, _packed(live)))
-    if len(lost):
+def _refuse_beyond(volume: RedirectVolume, live: Rows, tombs: Rows) -> None:
+    end = max(int(live["lba"].max(initial=0)) + 1, int((tombs["lba"] + tombs["position"]).max(initial=0)))
+    if end > volume.blocks and len(live) + len(tombs):
         raise StateError(
-            f"volume {volume.number}: the ledger of the second controller lacks {len(lost)} positions that the map names, "
-            f"first at LBA {int(_unrolled(mapped, 'lba', 1)[lost[0]])}.",
+            f"volume {volume.number}: it has {volume.blocks} blocks, and the ledger of the second controller knows {end}.",
+            next_step="Correct `blocks` of the LUN: a volume that is redirected cannot shrink.",
+        )
+
+
+def _refuse_dangling(volume: RedirectVolume, named: Columns) -> None:
+    """`named`: blocks whose entries in the map are in the ledger."""
+    lost = volume.map.redirected()
+    lost[named] = False
+    if count := np.count_nonzero(lost):
+        raise StateError(
+            f"volume {volume.number}: the ledger of the second controller lacks {count} positions that the map names, "
+            f"first at LBA {np.argmax(lost)}.",
             next_step="Restore the second controller's state directory, or discard the redirection.",
         )
 
 
-def _unrolled(rows: Rows, column: str, step: int) -> Columns:
-    counts = rows["blocks"].astype(np.int64)
-    ends = np.cumsum(rows["blocks"], dtype=np.uint64)
-    within = np.arange(counts.sum(), dtype=np.uint64) - np.repeat(ends - rows["blocks"], counts)
-    unrolled: Columns = np.repeat(rows[column], counts) + within * np.uint64(step)
-    return unrolled
-
-
-def _packed(rows: Rows) -> Columns:
-    packed: Columns = (
-        np.uint64(MAPPED) + rows["position"] * np.uint64(NEXT_BLOCK) + rows["generation"]
-    )
+def _packed(live: Rows) -> Columns:
+    packed: Columns = np.uint64(MAPPED) + live["position"] * np.uint64(NEXT_BLOCK) + live["generation"]
     return packed
 
 
-def _slices(rows: Rows) -> list[Slice]:
-    return [Slice(lba, 1, sequence) for lba, sequence in zip(rows["lba"].tolist(), rows["sequence"].tolist(), strict=True)]
+def _changes(live: Rows) -> Rows:
+    """The entries that live rows call for."""
+    changes = np.empty(len(live), CHANGE)
+    changes["lba"], changes["blocks"], changes["position"] = live["lba"], 1, _packed(live)
+    changes["sequence"] = live["sequence"]
+    return changes
 
 
-def _unmapped(tombs: Rows, first: int) -> list[Slice]:
-    """What the tombstones say of the blocks from `first` on."""
-    runs = ((int(row["lba"]), int(row["position"]), int(row["sequence"])) for row in tombs)
-    return [
-        Slice(max(lba, first), lba + blocks - max(lba, first), sequence)
-        for lba, blocks, sequence in runs
-        if lba + blocks > first
-    ]
-
-
-def _placements(rows: Rows) -> list[Placement]:
-    pairs = zip(rows["position"].tolist(), rows["generation"].tolist(), strict=True)
-    return [Placement(lba, generation, 1) for lba, generation in pairs]
+def _unmapped(tombs: Rows, first: int) -> Rows:
+    """The entries that tombstones call for from the block `first` on, newer ones behind older ones."""
+    tombs = tombs[np.argsort(tombs["sequence"], kind="stable")]
+    ends = tombs["lba"] + tombs["position"]
+    changes = np.empty(len(tombs), CHANGE)
+    changes["lba"] = np.maximum(tombs["lba"], np.uint64(first))
+    changes["blocks"] = ends - np.minimum(changes["lba"], ends)
+    changes["position"], changes["sequence"] = ZERO, tombs["sequence"]
+    return changes[changes["blocks"] > 0]

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from hwvirt.controller.control import Verb
-from hwvirt.controller.correlation import Rows
+from hwvirt.controller.ledger import Ledger
 from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.misfit import read_arguments
-from hwvirt.controller.position import MAPPED, ZERO, unpack
+from hwvirt.controller.position import MAPPED, unpack
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.units import Unit
 from hwvirt.disk.discovery.removable import Presence, RemovableDisk
@@ -75,7 +75,7 @@ def verbs_of(controller: Controller) -> Mapping[str, Verb]:
             raise UsageError(
                 f"controller {controller.config.name} has no store.", next_step="Ask the controller that stores."
             )
-        return _ledger(controller.store.records.rows(), asked)
+        return _ledger(controller.store.records, asked)
 
     async def flush(arguments: dict[str, Any]) -> Any:
         await _flush(_unit(controller, read_arguments(arguments, _OfUnit).lun))
@@ -143,9 +143,7 @@ async def _flush(unit: Unit) -> None:
 
 def _map(volume: RedirectVolume, asked: _Page) -> dict[str, Any]:
     """A page of the map: rows [lba, blocks, position, generation, sequence]; position is null where blocks read zero."""
-    rows = volume.map.rows()
-    rows = rows[(rows["position"] >= MAPPED) | (rows["position"] == ZERO)]
-    page, following = _page(rows, asked)
+    page, following = volume.map.page(asked.after, min(asked.limit, _PAGE_ROWS))
     entries = []
     for lba, blocks, position, sequence in page.tolist():
         if position >= MAPPED:
@@ -156,15 +154,10 @@ def _map(volume: RedirectVolume, asked: _Page) -> dict[str, Any]:
     return {"state": volume.state.value, "rows": entries, "next": following}
 
 
-def _ledger(rows: Rows, asked: _Page) -> dict[str, Any]:
+def _ledger(records: Ledger, asked: _Page) -> dict[str, Any]:
     """A page of the ledger: rows [position, generation, crc, lba, sequence, volume, kind]; kind 1 live, 2 tombstone."""
-    page, following = _page(rows, asked)
+    page, following = records.listing(asked.after, min(asked.limit, _PAGE_ROWS))
     return {"rows": [list(row) for row in page.tolist()], "next": following}
-
-
-def _page(rows: Rows, asked: _Page) -> tuple[Rows, int | None]:
-    end = asked.after + min(asked.limit, _PAGE_ROWS)
-    return rows[asked.after : end], end if end < len(rows) else None
 
 
 def _status(controller: Controller) -> dict[str, Any]:

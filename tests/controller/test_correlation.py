@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwvirt.controller.correlation import CorrelationMap, Run
+from hwvirt.controller.correlation import CHANGE, CorrelationMap, Run
+from hwvirt.controller.position import MAPPED, NEXT_BLOCK, ZERO, pack
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.volume import Extent, Residency
 
@@ -229,3 +230,74 @@ def test_a_map_costs_sixteen_bytes_a_mapped_block_and_nothing_for_the_others() -
     grown(1 << 16, 1 << 16)
     assert grown(1 << 24, 4096) < spare
     assert grown(1 << 20, 1 << 20) < 16 * (1 << 20) + spare
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 1000])
+@pytest.mark.parametrize("window", [4, 16, 1 << 18])
+def test_pages_of_any_size_are_all_that_is_off_the_first_volume(
+    window: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwvirt.controller.correlation._WINDOW_BLOCKS", window)
+    correlation = CorrelationMap(BLOCKS)
+    correlation.bind([Slice(3, 9, 1), Slice(20, 1, 2)], [Placement(5, 1, 10)])
+    correlation.unmap([Slice(30, 4, 3), Slice(39, 1, 4)])
+    correlation.release([Slice(5, 2, 5)])
+    rows = correlation.rows()
+    told = [np.empty(0, rows.dtype)]
+    after: int | None = 0
+    while after is not None:
+        page, after = correlation.page(after, limit)
+        assert len(page) <= limit
+        told.append(page)
+    off = rows[rows["position"] != 0]
+    assert np.array_equal(np.concatenate(told), off)
+    assert {*off["lba"].tolist()} >= {3, 7, 20, 30, 39}
+
+
+def test_a_page_looks_no_further_than_its_rows_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a large map costs the square of its size to whoever lists it."""
+    monkeypatch.setattr("hwvirt.controller.correlation._WINDOW_BLOCKS", 64)
+    correlation = CorrelationMap(64 * 100)
+    for lba in range(0, correlation.blocks, 4):
+        correlation.bind([Slice(lba, 1, lba + 1)], [Placement(lba, 1, 1)])
+    looked: list[int] = []
+    rows_of = correlation._rows
+    monkeypatch.setattr(correlation, "_rows", lambda lbas: looked.extend(lbas.tolist()) or rows_of(lbas))  # type: ignore[func-returns-value]
+    page, after = correlation.page(64 * 90, 8)
+    assert ([*page["lba"]], after) == ([*range(64 * 90, 64 * 90 + 32, 4)], 64 * 90 + 32)
+    assert len(looked) <= 16
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, 20), st.sampled_from([0, 1 << 62, 1]), st.integers(1, 30)),
+        max_size=30,
+    ),
+    st.sampled_from([1, 3, 1 << 18]),
+)
+def test_rows_applied_at_once_say_the_same_as_one_by_one(rows: list[tuple[int, int, int, int]], window: int) -> None:
+    cut = [
+        (lba, min(blocks, BLOCKS - lba), kind if kind != 1 else pack(Placement(number * 50, 1, 1)), sequence)
+        for number, (lba, blocks, kind, sequence) in enumerate(rows)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwvirt.controller.correlation._WINDOW_BLOCKS", window)
+        at_once, one_by_one = CorrelationMap(BLOCKS), CorrelationMap(BLOCKS)
+        at_once.apply(np.array(cut, CHANGE))
+        for row in cut:
+            one_by_one.apply(np.array([row], CHANGE))
+        assert not len(at_once.take_changes())
+        every = np.arange(BLOCKS, dtype=np.uint64)
+        model = {lba + index: (row[2:], index) for row in cut for lba in [row[0]] for index in range(row[1])}
+        for lba in range(BLOCKS):
+            (position, sequence), index = model.get(lba, ((0, 0), 0))
+            where = position + index * NEXT_BLOCK if position >= MAPPED else position
+            assert (int(at_once.positions_at(every)[lba]), int(at_once.sequences_at(every)[lba])) == (where, sequence)
+        for one in (at_once, one_by_one):
+            assert one.mapped_blocks == np.count_nonzero(one.positions_at(every) >= MAPPED) == one.redirected().sum()
+            assert one.zero_blocks == np.count_nonzero(one.positions_at(every) == ZERO)
+        assert (at_once.positions_at(every) == one_by_one.positions_at(every)).all()
+        assert at_once.last_stored_sequence() == max(
+            [sequence for (position, sequence), _ in model.values() if position], default=0
+        )

@@ -134,3 +134,36 @@ def test_empty_regions_are_known_to_be_empty(monkeypatch: pytest.MonkeyPatch) ->
         assert again._regions == records._regions
         assert records._may_hold(volume, 0, 1000) == any(of == volume for of, _ in live)
         assert records._may_hold(volume, 32, 20) == bool({(volume, 2), (volume, 3)} & set(live))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 1000])
+def test_listing_in_pages_of_any_size_tells_every_row_once(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.ledger._WINDOW", 7)
+    records, allocator = ledger()
+    records.bury(1, [Slice(0, 20_000, 13)])
+    for number, volume in enumerate((0, 1, 0)):
+        (place,) = allocator.take(20)
+        records.record(volume, [Slice(number * 20, 20, number + 1)], [place], array("I", range(20)))
+    records.free(0, [Placement(45, 1, 10)])
+    records.bury(0, [Slice(3, 5, 10), Slice(300, 1, 11), Slice(40, 9, 12)])
+    rows: list[tuple[int, ...]] = []
+    start: int | None = 0
+    while start is not None:
+        page, start = records.listing(start, limit)
+        assert len(page) <= limit
+        assert start is None or start < 1 << 53, "a JSON number that not everybody reads"
+        rows += [tuple(row) for row in page.tolist()]
+    assert rows == [tuple(row) for row in records.rows().tolist()]
+    assert len(rows) == 50 + 2 + 3
+
+
+def test_listing_looks_no_further_than_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a large ledger costs the square of its size to whoever lists it."""
+    records, allocator = ledger()
+    records.record(0, [Slice(0, 300, 1)], allocator.take(300), array("I", range(300)))
+    looked: list[int] = []
+    rows_at = records._live_rows
+    monkeypatch.setattr(records, "_live_rows", lambda at: looked.extend(at.tolist()) or rows_at(at))  # type: ignore[func-returns-value]
+    page, following = records.listing(200, 8)
+    assert ([*page["position"]], following) == ([*range(200, 208)], 208)
+    assert len(looked) <= 9
