@@ -19,6 +19,7 @@ from hwvirt.controller.journal import Journal
 from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.map_journal import MapJournal
 from hwvirt.controller.states import State
+from hwvirt.errors import LinkError
 from hwvirt.link.messages import Drop, Flush, Free, Placement, Query, Read, Refused, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, UNRECOVERED_READ_ERROR, CheckCondition
 from hwvirt.scsi.volume import Extent
@@ -114,6 +115,46 @@ def test_write_in_doubt_is_decided_before_anything_else_is_asked(tmp_path: Path,
         await sides.write(5, 3)
         await sides.flush()
         assert await sides.read(5) == [3]
+        sides.check_one_to_one()
+
+    _on_cut_sides(tmp_path, story, stall_s=0.2)
+
+
+@pytest.mark.parametrize("fails", ["the link", "the store"])
+@pytest.mark.parametrize("kind", [Flush, Query])
+def test_doubt_stays_until_mending_has_decided_it(tmp_path: Path, kind: type[Request], fails: str) -> None:
+    """Mending that fails in its middle has decided nothing, whatever it fails for."""
+
+    async def story(sides: CutSides) -> None:
+        await sides.write(5, 1)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Write)
+        await _refused(sides.write(5, 2))
+        sides.stay_down, sides.cut_when = False, lambda request: False
+        flush, ledger, failures = sides.store.flush, sides.store.records.page, iter([CheckCondition(UNRECOVERED_READ_ERROR)])
+
+        def page_failing_once(*asked: Any) -> tuple[Rows, int | None]:
+            for failure in failures:
+                raise failure
+            return ledger(*asked)
+
+        async def flush_failing_once(volume: int) -> int:
+            for failure in failures:
+                raise failure
+            return await flush(volume)
+
+        if fails == "the link":
+            sides.answered_first, sides.cut_when = False, _first(kind)
+        elif kind is Flush:
+            sides.store.flush = flush_failing_once  # type: ignore[method-assign]  # the disk of the store fails once
+        else:
+            sides.store.records.page = page_failing_once  # type: ignore[assignment, method-assign]  # as above
+        with suppress(LinkError):  # what mending failed with
+            await sides.heal()
+        await _until(lambda: sides.side_a.patient.ready)
+        assert sides.cuts == 1 + (fails == "the link")
+        assert next(failures, None) is None or fails == "the link"
+        assert await sides.read(5) == [2]
+        await sides.flush()
         sides.check_one_to_one()
 
     _on_cut_sides(tmp_path, story, stall_s=0.2)
@@ -386,6 +427,7 @@ def test_commit_leaves_no_block_behind_whose_write_is_in_doubt(
         await sides.lifecycle.commit()
         await _until(lambda: bool(sides.said("redirect.waiting")))
         assert sides.volume.committed_below <= doubtful
+        assert sides.volume.in_doubt, "nobody could decide it yet"
         sides.cut_when = lambda request: False
         await sides.heal()
         await sides.lifecycle.settled()
