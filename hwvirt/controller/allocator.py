@@ -86,6 +86,12 @@ class Allocator:
         self.live -= blocks
         self.freed += blocks
 
+    def take_back(self, placements: Sequence[Placement]) -> None:
+        """Nothing came to lie in these: they are free at once. The cursor has passed them, so the next lap takes them."""
+        for place in placements:
+            self._taken[place.lba : place.lba + place.blocks] = bytes(place.blocks)
+            self.live -= place.blocks
+
     def pending(self) -> int:
         """A mark for `settle`: everything that was given back so far."""
         return len(self._freed)

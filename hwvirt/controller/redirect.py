@@ -23,16 +23,19 @@ from hwvirt.digest import block_digests
 from hwvirt.errors import HwvirtError
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.sense import (
+    COMMUNICATION_FAILURE,
     COMMUNICATION_TIMEOUT,
     INTERNAL_TARGET_FAILURE,
     SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
     CheckCondition,
 )
+from hwvirt.scsi.status import SenseKey
 from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Volume, Write
 
 __all__ = ["RedirectVolume"]
 
 _FIRST, _ZERO = Residency.FIRST, Residency.ZERO  # to look up a member of an enum is a call
+_GONE = (COMMUNICATION_TIMEOUT, COMMUNICATION_FAILURE)
 UNFLUSHED_LIMIT_BYTES = 64 << 20
 _STALE_RETRIES = 16
 
@@ -215,7 +218,7 @@ class RedirectVolume:
                     raise
                 if await self._made_room(error, given_up):
                     continue
-                if len(changes) > 1 and error.sense != COMMUNICATION_TIMEOUT:  # one alone would have to wait once more
+                if len(changes) > 1 and not _is_for_all(error):
                     return [(await self._redirect([change]))[0] for change in changes]
                 return [CheckCondition(error.sense.at(change.lba)) for change in changes]
             return [None] * len(changes)
@@ -309,6 +312,11 @@ def _together(parts: Sequence[Pieces | CheckCondition], runs: Sequence[Run]) -> 
             return _at_host(part, run)
         pieces += part
     return pieces
+
+
+def _is_for_all(error: CheckCondition) -> bool:
+    """Whether one change alone would fail as well, and have to wait once more: the link, or the store's disk, is gone."""
+    return error.sense in _GONE or error.sense.key is SenseKey.NOT_READY
 
 
 def _is_stale(result: Pieces | CheckCondition) -> bool:

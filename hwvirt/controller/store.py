@@ -88,6 +88,7 @@ class LocalStore:
         self.records = Ledger(volume.blocks, self.allocator)
         self._answers: dict[int, dict[int, asyncio.Future[list[Placement]]]] = {}  # by volume and sequence, in order
         self._flushing = asyncio.Lock()
+        self._flush_fails = False
         self._recover()
 
     def _recover(self) -> None:
@@ -132,7 +133,7 @@ class LocalStore:
         placements = await self._take(len(digests))
         for failed in await self._volume.write(_placed(placements, data, self.block_bytes)):
             if failed is not None:
-                self.allocator.give_back(placements)
+                self.allocator.take_back(placements)  # no flush is needed to have them again: the disk may be gone
                 raise failed
         self.records.record(volume, slices, placements, digests)
         return placements
@@ -198,13 +199,13 @@ class LocalStore:
 
     async def _flush_ledger(self) -> None:
         async with self._flushing:
+            if self._flush_fails:  # it is asked before the rows are made: a disk that is gone costs next to nothing
+                await self._flush_volume()
             # Rows as they are now: all of them name data that the flush below covers, later ones may not.
             everything = self.records.rows() if self._journal.size_bytes > _CHECKPOINT_BYTES else None
             rows, mark = self.records.take_changes(), self.allocator.pending()
             try:
-                failed = await self._volume.flush()
-                if failed is not None:
-                    raise failed
+                await self._flush_volume()
                 if everything is not None:
                     self._journal.checkpoint([self._lap_record(), Record(_ROWS, everything.tobytes())])
                 elif len(rows):
@@ -214,6 +215,12 @@ class LocalStore:
                 self.records.put_back(rows)
                 raise
             self.allocator.settle(mark)
+
+    async def _flush_volume(self) -> None:
+        self._flush_fails = True
+        if failed := await self._volume.flush():
+            raise failed
+        self._flush_fails = False
 
     async def free(self, volume: int, placements: Sequence[Placement]) -> None:
         """See `Store.free`."""

@@ -91,10 +91,13 @@ def test_changes_taken_and_applied_elsewhere_give_the_same_map() -> None:
     assert len(source.take_changes()) == 0
 
 
-def test_changes_put_back_are_taken_again() -> None:
-    correlation = CorrelationMap(10)
-    correlation.bind([Slice(3, 2, 1)], [Placement(0, 1, 2)])
+@pytest.mark.parametrize("window", [2, 1 << 18])
+def test_changes_put_back_are_taken_again(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.correlation._WINDOW_BLOCKS", window)
+    correlation = CorrelationMap(40)
+    correlation.bind([Slice(3, 2, 1), Slice(10, 20, 2), Slice(35, 1, 3)], [Placement(0, 1, 23)])
     taken = correlation.take_changes()
+    assert taken["blocks"].sum() == 23
     correlation.put_back(taken)
     assert np.array_equal(correlation.take_changes(), taken)
 
