@@ -11,13 +11,13 @@ from hwvirt.disk.disk import Disk
 from hwvirt.disk.reader import read_blocks
 from hwvirt.errors import InfrastructureError
 from hwvirt.host.initiator import Answer, Initiator, Op
-from hwvirt.rig.judge.evidence import BlockReader, Evidence, LedgerRow, MapRow, State
+from hwvirt.rig.judge.evidence import BlockReader, Evidence, LedgerRow, MapRow, State, TombRow
 from hwvirt.rig.stage import Stage, Unit
 from hwvirt.scsi.volume import Extent
 
 __all__ = ["gather", "read_through"]
 
-_LIVE = 1
+_LIVE, _TOMBSTONE = 1, 2
 _READ_S = 30.0
 
 
@@ -25,17 +25,21 @@ async def gather(stage: Stage, unit: Unit, replay: str) -> Evidence:
     """The evidence about one unit. No request may be in flight. Flushes first: positions given up are settled then."""
     to = stage.redirect_target(unit)
     window = stage.window(unit)
-    if to is None or unit.baseline is None:
-        return Evidence(history=unit.history, blocks=window.blocks, volume=unit.lun, state=State.OWN, replay=replay)
     owner = stage.bench.machines[unit.controller].control
-    keeper = stage.bench.machines[to].control
     await owner.call("flush", lun=unit.lun)
+    first = _reader_of(stage.disk_of(unit.controller), window)
+    if to is None or unit.baseline is None:
+        return Evidence(
+            history=unit.history, blocks=window.blocks, volume=unit.lun, state=State.OWN, first=first, replay=replay
+        )
+    keeper = stage.bench.machines[to].control
     status = await owner.status()
     (state,) = (lun["state"] for lun in status["luns"] if lun["lun"] == unit.lun)
     await keeper.status()
     stage.remember_stores()
     map_rows = [MapRow(*row) for row in await owner.pages("map", lun=unit.lun)]
     ledger = await keeper.pages("ledger")
+    store = stage.store_window(to)
     frozen_lun = stage.frozen_lun(unit)
     frozen = None
     if frozen_lun is not None:
@@ -51,11 +55,18 @@ async def gather(stage: Stage, unit: Unit, replay: str) -> Evidence:
             for position, generation, crc, lba, sequence, volume, kind in ledger
             if kind == _LIVE
         ],
+        tombstones=[
+            TombRow(lba, blocks, sequence)
+            for blocks, _, _, lba, sequence, volume, kind in ledger
+            if kind == _TOMBSTONE and volume == unit.lun
+        ],
+        volumes=stage.volumes_in(to),
+        store_blocks=store.blocks,
         stores=tuple(stage.store_counts.get(to, ())),
         baseline=unit.baseline.digests,
         witnessed=stage.witnessed(unit)[unit.baseline.witnessed :],
-        first=_reader_of(stage.disk_of(unit.controller), window),
-        second=_reader_of(stage.disk_of(to), stage.store_window(to)),
+        first=first,
+        second=_reader_of(stage.disk_of(to), store),
         frozen=frozen,
         replay=replay,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from array import array
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Stage:
         self.bench = bench
         self.rig = bench.rig
         self._stack = stack
+        self._writer = 1 + secrets.randbelow((1 << 32) - 1)
         self._units: dict[tuple[str, int], Unit] = {}
         self._disks: dict[str, Disk] = {}
         self.store_counts: dict[str, list[StoreCount]] = {}
@@ -64,7 +66,7 @@ class Stage:
         if found is None:
             numbers = sorted((name, known) for name, spec in self.rig.controllers.items() for known in spec.luns)
             volume = numbers.index((end, number)) + 1
-            history = History(volume, self.rig.seed, self.rig.block_bytes(end, number))
+            history = History(volume, self.rig.seed, self.rig.block_bytes(end, number), self._writer)
             found = self._units[end, number] = Unit(end, number, history)
         return found
 
@@ -143,6 +145,12 @@ class Stage:
         """The controller that stores the unit's redirected blocks, None when it does not redirect."""
         spec = self.rig.controllers[unit.controller].luns[unit.lun]
         return spec.to if isinstance(spec, Redirect) else None
+
+    def volumes_in(self, store: str) -> frozenset[int]:
+        """The volumes whose redirected blocks a controller stores: what its ledger calls them."""
+        controllers = self.rig.controllers.values()
+        units = [(number, lun) for spec in controllers for number, lun in spec.luns.items()]
+        return frozenset(number for number, lun in units if isinstance(lun, Redirect) and lun.to == store)
 
     def frozen_lun(self, unit: Unit) -> int | None:
         """The LUN that shows the unit's first volume frozen."""

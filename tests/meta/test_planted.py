@@ -14,6 +14,7 @@ import pytest
 from hwvirt.errors import ExitCode
 from hwvirt.rig import bench
 from hwvirt.rig.disks import BenchDisk
+from hwvirt.rig.judge.block import BlockId, identify, make_extent
 from hwvirt.rig.steps import Performance
 from tests.meta.planting import LBA
 from tests.meta.test_mutants import mutant_program
@@ -136,6 +137,17 @@ def test_acknowledged_write_that_the_second_disk_lost(tmp_path: Path) -> None:
     text = small(FILL, REDIRECT, WORK, FLUSH, WORK, FLUSH, JUDGE)
     ran = run(text, tmp_path, insert=[(4, Do(remember)), (7, Do(plant))])
     assert_convicted(ran, ("content", "stale", {LBA}), ("exact", "torn", {LBA}))
+
+
+def test_block_that_an_earlier_run_with_the_same_seed_has_left_on_the_second_disk(tmp_path: Path) -> None:
+    async def plant(run: Performance) -> None:
+        who = identify(await Second(run).read(LBA))
+        assert isinstance(who, BlockId)
+        earlier = who._replace(writer=who.writer ^ 1)
+        block = make_extent(earlier.volume, LBA, 1, earlier.version, earlier.writer, earlier.seed, BLOCK_BYTES)
+        await Second(run).write(LBA, block)
+
+    assert_convicted(planted(plant, tmp_path), ("content", "foreign", {LBA}), ("exact", "torn", {LBA}))
 
 
 def test_write_to_the_first_disk(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from hwvirt.rig.explore.scenario import Verb
 from hwvirt.rig.explore.state import State
 from hwvirt.rig.explore.story import Request, Story, history_of
 from hwvirt.rig.explore.world import World
-from hwvirt.rig.judge.evidence import BlockReader, Evidence, LedgerRow, MapRow, StoreCount
+from hwvirt.rig.judge.evidence import BlockReader, Evidence, LedgerRow, MapRow, StoreCount, TombRow
 from hwvirt.rig.judge.evidence import State as JudgedState
 from hwvirt.rig.judge.history import Fate
 from hwvirt.rig.judge.judge import judge
@@ -141,6 +141,8 @@ class Trial:
             state=JudgedState(first.state.value),
             map=_map_rows(first.map),
             ledger=_ledger_rows(second.ledger),
+            tombstones=_tombstones(second.ledger),
+            volumes=frozenset({0}),
             stores=(StoreCount(*second.counts),),
             baseline=block_digests([b"".join(baseline.blocks)], BLOCK_BYTES),
             witnessed=None if operated else (),
@@ -237,6 +239,11 @@ def _ledger_rows(ledger: bytes) -> list[LedgerRow]:
         for position, generation, crc, lba, sequence, volume, kind in rows
         if kind == Kind.LIVE
     ]
+
+
+def _tombstones(ledger: bytes) -> list[TombRow]:
+    rows = np.frombuffer(ledger, ROW).tolist()
+    return [TombRow(lba, blocks, sequence) for blocks, _, _, lba, sequence, _, kind in rows if kind == Kind.TOMBSTONE]
 
 
 def _reader(image: Image) -> BlockReader:

@@ -143,22 +143,21 @@ def identify(block: Buffer) -> Identity:
     return Torn(who, int(wrong[0]), int(wrong[-1]))
 
 
-def version_of(identity: Identity, volume: int, seed: int, lba: int) -> int:
+def version_of(identity: Identity, volume: int, seed: int, lba: int, writer: int = 1) -> int:
     """The version that was seen where block `lba` should lie: a write's number, ZEROED, or what is wrong with it."""
     if isinstance(identity, BlockId):
-        if identity.volume != volume or identity.seed != seed:
+        if (identity.volume, identity.seed, identity.writer) != (volume, seed, writer):
             return FOREIGN
         return identity.version if identity.lba == lba else MISDIRECTED
     if identity is ZERO:
         return ZEROED
-    return TORN if isinstance(identity, Torn) and identity.id.seed == seed else FOREIGN
+    return TORN if isinstance(identity, Torn) and identity.id.seed == seed and identity.id.writer == writer else FOREIGN
 
 
-def versions_in(data: Pieces, volume: int, seed: int, lba: int, block_bytes: int) -> list[int]:
+def versions_in(data: Pieces, volume: int, seed: int, lba: int, block_bytes: int, writer: int = 1) -> list[int]:
     """The version (see `version_of`) of each block in data that was read from `lba` on."""
-    return [
-        version_of(identify(block), volume, seed, at) for at, block in enumerate(split(data, block_bytes), lba)
-    ]
+    blocks = enumerate(split(data, block_bytes), lba)
+    return [version_of(identify(block), volume, seed, at, writer) for at, block in blocks]
 
 
 def describe(identity: Identity) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwvirt.rig.judge.block import BlockId, Torn, describe
+from hwvirt.rig.judge.block import FOREIGN, BlockId, Garbage, Torn, describe
 from hwvirt.rig.judge.card import Card, Owner
 from hwvirt.rig.judge.evidence import Evidence, LedgerRow, MapRow
 from hwvirt.rig.judge.history import Ints
@@ -51,7 +51,7 @@ class Case:
     @cached_property
     def register(self) -> Register:
         """What the history allows each block to hold."""
-        return Register(self.history)
+        return Register(self.history, self.evidence.baseline)
 
     @cached_property
     def map(self) -> Mapped:
@@ -78,10 +78,30 @@ class Case:
 
     @cached_property
     def stored(self) -> Survey | None:
-        """What lies on the second disk at each of `placed`; None when that disk cannot be read."""
+        """What lies on the second disk at each of `placed`; None when that disk cannot be read.
+
+        What lies outside the store is nobody's: it is not even looked at.
+        """
         if self.evidence.second is None:
             return None
-        return survey(self.evidence.second, self.placed.position, self.placed.lba, self.history)
+        position, blocks = self.placed.position, self.evidence.store_blocks
+        inside = np.flatnonzero(position < (np.iinfo(np.int64).max if blocks is None else blocks))
+        found = survey(self.evidence.second, position[inside], self.placed.lba[inside], self.history)
+        if len(inside) == len(position):
+            return found
+        version, digest = np.full(len(position), FOREIGN), np.full(len(position), -1)
+        version[inside], digest[inside] = found.version, found.digest
+        strange = {int(index): Garbage("outside the store") for index in np.flatnonzero(digest < 0)}
+        return Survey(version, digest, strange | {int(inside[at]): identity for at, identity in found.strange.items()})
+
+    @cached_property
+    def buried(self) -> Ints:
+        """By block, the sequence of its newest tombstone, 0 where it has none."""
+        newest = np.zeros(self.evidence.blocks, np.int64)
+        for lba, blocks, sequence in self.evidence.tombstones or ():
+            window = newest[lba : lba + blocks]
+            np.maximum(window, sequence, out=window)
+        return newest
 
     def ledger_rows(self, positions: Ints) -> tuple[Ints, Bools]:
         """For each position a row of the ledger, and whether it is that position's; if not, there is none."""

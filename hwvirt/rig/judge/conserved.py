@@ -11,7 +11,7 @@ __all__ = ["conserved"]
 
 
 def conserved(case: Case) -> Verdict:
-    """Checks B's account at each cut, and the last one against the ledger."""
+    """Checks B's account at each cut, the last one also against the ledger, and its capacity against the rig."""
     evidence, tally = case.evidence, Tally(case, Property.CONSERVED)
     stores = np.array(evidence.stores, np.int64).reshape(-1, 4)
     capacity, free, live, freed = stores.T
@@ -19,14 +19,18 @@ def conserved(case: Case) -> Verdict:
     for cut in tally.each(leaking):
         detail = f"cut {cut + 1}: free {free[cut]} + freed {freed[cut]} + live {live[cut]} is not capacity {capacity[cut]}"
         tally.card("leak", None, detail)
+    blocks = evidence.store_blocks if evidence.store_blocks is not None else int(capacity[-1]) if len(stores) else 0
+    if len(stores) and capacity[-1] != blocks:
+        for _ in tally.each(np.zeros(1, np.int64)):
+            tally.card("miscount", None, f"B counts {capacity[-1]} blocks, the rig has given the store {blocks}")
     if len(stores) and evidence.ledger is not None:
         position = case.ledger.position
         if len(position) != live[-1]:
             for _ in tally.each(np.zeros(1, np.int64)):
                 tally.card("miscount", None, f"the ledger lists {len(position)} live positions, B counts {live[-1]}")
         doubled = position == np.append(position[1:], -1)
-        for row in tally.each(np.flatnonzero(doubled | (position < 0) | (position >= capacity[-1]))):
-            what = "listed twice" if doubled[row] else f"outside the capacity of {capacity[-1]}"
+        for row in tally.each(np.flatnonzero(doubled | (position < 0) | (position >= blocks))):
+            what = "listed twice" if doubled[row] else f"outside the capacity of {blocks}"
             lba, place = int(case.ledger.lba[row]), int(position[row])
             tally.card("misplaced", lba, f"position {place} is {what}", position=place)
     return tally.verdict(len(stores), "B's account was never taken")

@@ -6,7 +6,9 @@ import numpy as np
 
 from hwvirt.rig.judge.block import FOREIGN, MISDIRECTED, TORN, ZEROED
 from hwvirt.rig.judge.case import Case, Tally
+from hwvirt.rig.judge.evidence import BlockReader, State
 from hwvirt.rig.judge.history import CHANGES, Fate
+from hwvirt.rig.judge.survey import survey
 from hwvirt.rig.judge.verdict import Property, Verdict
 
 __all__ = ["content", "wrong_version"]
@@ -15,8 +17,14 @@ _STRANGE = {TORN: "torn", MISDIRECTED: "misdirected", FOREIGN: "foreign", ZEROED
 
 
 def content(case: Case) -> Verdict:
-    """Checks every mapped block: whole, this LBA's, of a version that a read may return now, with the ledger's CRC."""
-    tally, stored = Tally(case, Property.CONTENT), case.stored
+    """Checks every mapped block: whole, this LBA's, of a version that a read may return now, with the ledger's CRC.
+
+    Of a unit that has no map, every block that the history touched, on its own disk.
+    """
+    tally = Tally(case, Property.CONTENT)
+    if case.evidence.map is None and case.evidence.state is State.OWN and case.evidence.first is not None:
+        return _on_its_own_disk(case, tally, case.evidence.first)
+    stored = case.stored
     if case.evidence.map is None or stored is None:
         return tally.not_checked("the map was not taken, or the second disk cannot be read")
     placed = case.placed
@@ -33,6 +41,17 @@ def content(case: Case) -> Verdict:
         detail = f"position {position} of the second disk holds {words}"
         tally.card(kind, lba, detail, expected=case.expected(lba), found=owner)
     return tally.verdict(len(placed.lba), "nothing is redirected")
+
+
+def _on_its_own_disk(case: Case, tally: Tally, disk: BlockReader) -> Verdict:
+    blocks = np.unique(case.register.finals.lba)
+    found = survey(disk, blocks, blocks, case.history)
+    for index in tally.each(np.flatnonzero(~case.register.permits(blocks, found.version))):
+        lba = int(blocks[index])
+        owner, words = case.seen_as(found, index, lba)
+        kind = wrong_version(case, lba, int(found.version[index]))
+        tally.card(kind, lba, f"the disk holds {words}", expected=case.expected(lba), found=owner)
+    return tally.verdict(len(blocks), "no block was used")
 
 
 def wrong_version(case: Case, lba: int, version: int) -> str:

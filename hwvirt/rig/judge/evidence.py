@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from hwvirt.disk.witness import Record
 from hwvirt.rig.judge.history import History
 
-__all__ = ["BlockReader", "Evidence", "LedgerRow", "MapRow", "State", "StoreCount"]
+__all__ = ["BlockReader", "Evidence", "LedgerRow", "MapRow", "State", "StoreCount", "TombRow"]
 
 BlockReader: TypeAlias = Callable[[int, int], bytes]
 """(lba, blocks) → the bytes of those blocks. May raise DiskError."""
@@ -50,6 +50,14 @@ class LedgerRow(NamedTuple):
     volume: int
 
 
+class TombRow(NamedTuple):
+    """A tombstone of B's ledger: these blocks of the judged volume were unmapped by the change with this sequence."""
+
+    lba: int
+    blocks: int
+    sequence: int
+
+
 class StoreCount(NamedTuple):
     """B's account of its positions, in blocks, at one cut; `freed` are given back but not yet to be used again."""
 
@@ -61,13 +69,14 @@ class StoreCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Everything about one redirecting logical unit, taken while no request was in flight and after a flush.
+    """Everything about one logical unit, taken while no request was in flight and after a flush.
 
-    `blocks` is the size of the first volume and `volume` its number in B's ledger. `baseline` holds the CRC-32C of each of
-    its blocks when redirection began; `witnessed` are the medium-changing CDBs since then. `first` and `second` read the
-    first volume and the store's area directly from their disks, `frozen` reads the frozen LU through the host path.
-    `stores` holds B's account at each cut, the last one together with the ledger. `replay` is the command that repeats the
-    run.
+    `blocks` is the size of the first volume and `volume` its number in B's ledger, `volumes` all that may have rows there;
+    `store_blocks` is the size that the rig has given B's store, whatever B says of it. `baseline` holds the CRC-32C of each
+    block of the first volume when redirection began; `witnessed` are the medium-changing CDBs since then. `first` and
+    `second` read the first volume and the store's area directly from their disks, `frozen` reads the frozen LU through the
+    host path. `stores` holds B's account at each cut, the last one together with the ledger. `replay` is the command that
+    repeats the run.
     """
 
     history: History
@@ -76,6 +85,9 @@ class Evidence:
     state: State
     map: Sequence[MapRow] | None = None
     ledger: Sequence[LedgerRow] | None = None
+    tombstones: Sequence[TombRow] | None = None
+    volumes: frozenset[int] | None = None
+    store_blocks: int | None = None
     stores: Sequence[StoreCount] = ()
     baseline: array[int] | None = None
     witnessed: Sequence[Record] | None = None

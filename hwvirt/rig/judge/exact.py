@@ -17,7 +17,9 @@ def exact(case: Case) -> Verdict:
 
     Of the map: dangling (no live ledger entry), foreign (another volume's), alias (the position is another block's too, or
     the block has two entries), misdirected (another LBA's), stale (another generation or sequence), torn (the bytes at the
-    position do not have the ledger's CRC). Of the ledger: orphan (no map entry names the position).
+    position do not have the ledger's CRC). Of the ledger: orphan (no map entry names the position, or nobody is its volume).
+    An entry that says zeroes has its tombstone: there is none (dangling), or it is another one's (stale). A tombstone that
+    is newer than what the map says of its block is stale, too: a map that is made again from the ledger would lose data.
     """
     evidence, tally = case.evidence, Tally(case, Property.EXACT)
     if evidence.map is None or evidence.ledger is None:
@@ -45,10 +47,18 @@ def exact(case: Case) -> Verdict:
             tally.card(kind, lba, _DETAILS[kind].format(position=position), expected=case.expected(lba), position=position)
         sound &= ~wrong
 
+    for kind, blocks in _unlike_tombstones(case).items():
+        for lba in tally.each(blocks):
+            tally.card(kind, lba, f"{_TOMBSTONES[kind]}, whose sequence is {case.buried[lba]}", expected=case.expected(lba))
+
     mine = ledger.volume == evidence.volume
     for index in tally.each(np.flatnonzero(mine & ~np.isin(ledger.position, placed.position))):
         lba, position = int(ledger.lba[index]), int(ledger.position[index])
         tally.card("orphan", lba, _DETAILS["orphan"].format(position=position), position=position)
+    if evidence.volumes is not None:
+        for row_ in tally.each(np.flatnonzero(~np.isin(ledger.volume, list(evidence.volumes)))):
+            detail = f"position {ledger.position[row_]} is live for volume {ledger.volume[row_]}, which no logical unit is"
+            tally.card("orphan", None, detail, position=int(ledger.position[row_]))
     return tally.verdict(len(placed.lba) + int(np.count_nonzero(mine)), "map and ledger are empty")
 
 
@@ -61,6 +71,23 @@ _DETAILS = {
     "torn": "the data at position {position} does not have the CRC-32C of the ledger",
     "orphan": "position {position} is live, but no map entry names it",
 }
+
+
+_TOMBSTONES = {
+    "dangling": "the map says that the block reads as zeroes, and the ledger has no tombstone for it",
+    "stale": "what the map says of the block does not go with the ledger's tombstone",
+}
+
+
+def _unlike_tombstones(case: Case) -> dict[str, Ints]:
+    """Blocks of which map and tombstones say different things, by class."""
+    if case.evidence.tombstones is None:
+        return {}
+    sequence, zero = np.zeros(case.evidence.blocks, np.int64), np.zeros(case.evidence.blocks, np.bool_)
+    sequence[case.map.lba], zero[case.map.lba] = case.map.sequence, case.map.position < 0
+    unlike = (case.buried > sequence) | zero & (case.buried < sequence)
+    none = case.buried == 0
+    return {"dangling": np.flatnonzero(unlike & none), "stale": np.flatnonzero(unlike & ~none)}
 
 
 def _shared(values: Ints) -> Bools:

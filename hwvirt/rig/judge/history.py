@@ -93,7 +93,10 @@ class Columns(NamedTuple):
 
 
 class History:
-    """Records one logical unit's operations. `volume`, `writer` and `seed` are what its written blocks carry."""
+    """Records one logical unit's operations. `volume`, `writer` and `seed` are what its written blocks carry.
+
+    A disk may still hold what an earlier run with the same seed wrote: `writer` tells one run from the other.
+    """
 
     def __init__(self, volume: int, seed: int, block_bytes: int, writer: int = 1) -> None:
         self.volume, self.seed, self.block_bytes, self.writer = volume, seed, block_bytes, writer

@@ -7,12 +7,14 @@ memory is bounded whatever the history's length.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from hwvirt.digest import crc32c
 from hwvirt.rig.judge.block import FOREIGN, TORN, ZEROED
 from hwvirt.rig.judge.history import CHANGES, WRITES, Fate, History, Ints, Kind, MarkKind
 from hwvirt.rig.judge.tables import Accusations, Bools, Pairs, Reads, Rule, Writes, distinct, select, spread
@@ -39,7 +41,9 @@ class Register:
     `finals` is what a read that begins after everything else may return.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, baseline: array[int] | None = None) -> None:
+        """`baseline`: the CRC-32C of each block when redirection began the last time."""
+        self._zero_at_first = None if baseline is None else np.asarray(baseline) == crc32c(bytes(history.block_bytes))
         self._history, self._columns = history, history.columns()
         self._durable = history.durable()
         self._end = int(max(self._columns.began.max(initial=0), self._columns.ended.max(initial=0))) + 1
@@ -91,9 +95,7 @@ class Register:
         seen = columns.seen[columns.seen_at[row] + offset]
         reads = Reads(lba, seen, columns.began[row], columns.ended[row], row + 1)
 
-        touched = np.unique(np.concatenate((writes.lba, reads.lba)))
-        unknown = np.concatenate((np.full(len(touched), FOREIGN), np.full(len(touched), ZEROED)))
-        initial = original = distinct(np.concatenate((touched, touched)), unknown)
+        initial = original = self._at_first(writes, reads)
         pending = select(writes, np.zeros(0, np.int64))
         found, zones = [], None
         for stretch in self._stretches():
@@ -110,6 +112,18 @@ class Register:
             found.append(self._blame(zones.accusations(), stretch))
         assert zones is not None
         return Accusations(*(np.concatenate(column) for column in zip(*found, strict=True))), zones.allowed()
+
+    def _at_first(self, writes: Writes, reads: Reads) -> Pairs:
+        """What blocks may hold before anything: anything, or what the baseline says where it still shows that."""
+        touched = np.unique(np.concatenate((writes.lba, reads.lba)))
+        zero = other = np.ones(len(touched), np.bool_)
+        redirects = [mark.moment for mark in self._history.marks if mark.kind == MarkKind.REDIRECT]
+        if self._zero_at_first is not None and redirects:
+            shown = ~np.isin(touched, writes.lba[writes.start < redirects[-1]])
+            zero = self._zero_at_first[touched] | ~shown
+            other = ~self._zero_at_first[touched] | ~shown
+        lba = np.concatenate((touched[other], touched[zero]))
+        return distinct(lba, np.repeat([FOREIGN, ZEROED], [np.count_nonzero(other), np.count_nonzero(zero)]))
 
     def _stretches(self) -> Iterator[_Stretch]:
         start, after = 0, None

@@ -33,6 +33,8 @@ def settled(case: Case) -> Verdict:
     for row in tally.each(np.flatnonzero(case.ledger.volume == evidence.volume)):
         position = int(case.ledger.position[row])
         tally.card("left", int(case.ledger.lba[row]), f"position {position} is still live", position=position)
+    for lba in tally.each(np.flatnonzero(case.buried)):
+        tally.card("left", lba, f"the ledger still has a tombstone of it, with sequence {case.buried[lba]}")
 
     blocks = np.arange(evidence.blocks)
     found = survey(evidence.first, blocks, blocks, case.history)

@@ -44,7 +44,7 @@ def survey(reader: BlockReader, places: Ints, lbas: Ints, history: History) -> S
     order = np.argsort(places, kind="stable")
     for index, block in zip(order.tolist(), _blocks(reader, places[order], history), strict=True):
         identity = identify(block)
-        version = version_of(identity, history.volume, history.seed, int(lbas[index]))
+        version = version_of(identity, history.volume, history.seed, int(lbas[index]), history.writer)
         versions[index], digests[index] = version, crc32c(block)
         if version < 0:
             strange[index] = identity

@@ -150,7 +150,7 @@ class Drive:
                 reason = f"a read of {blocks} blocks at lba {lba} returned {length(data)} bytes."
                 self._idle.set_exception(InfrastructureError(reason))
             return
-        seen = versions_in(data, history.volume, history.seed, lba, history.block_bytes)
+        seen = versions_in(data, history.volume, history.seed, lba, history.block_bytes, history.writer)
         history.end(number, Fate.ACKNOWLEDGED, seen)
         if min(seen) >= 0:
             return

@@ -8,7 +8,7 @@ from array import array
 from hwvirt.digest import block_digests, crc32c
 from hwvirt.disk.witness import Record
 from hwvirt.rig.judge.block import make_extent, versions_in
-from hwvirt.rig.judge.evidence import BlockReader, Evidence, LedgerRow, MapRow, State, StoreCount
+from hwvirt.rig.judge.evidence import BlockReader, Evidence, LedgerRow, MapRow, State, StoreCount, TombRow
 from hwvirt.rig.judge.history import Fate, History, Kind, MarkKind
 from hwvirt.rig.judge.judge import judge
 from hwvirt.rig.judge.verdict import Property, Verdict
@@ -28,6 +28,7 @@ class Bench:
         self.state = State.OWN
         self.map: dict[int, tuple[int | None, int, int]] = {}
         self.ledger: dict[int, LedgerRow] = {}
+        self.tombstones: dict[int, int] = {}
         self.free = list(range(capacity))
         self.freed: list[int] = []
         self.generations = [0] * capacity
@@ -85,6 +86,7 @@ class Bench:
             else:
                 self.drop(at)
                 self.map[at] = (None, 0, self.sequence)
+                self.tombstones[at] = self.sequence
         self.history.end(number, Fate.ACKNOWLEDGED)
         return number
 
@@ -143,6 +145,7 @@ class Bench:
     def _end(self, mark: MarkKind) -> None:
         self.history.mark(mark)
         self.state = State.OWN
+        self.tombstones.clear()
         self.count()
 
     def busy(self, seed: int, operations: int = 60) -> None:
@@ -173,6 +176,9 @@ class Bench:
             state=self.state,
             map=rows,
             ledger=list(self.ledger.values()),
+            tombstones=[TombRow(lba, 1, sequence) for lba, sequence in self.tombstones.items()],
+            volumes=frozenset({3, 9}),
+            store_blocks=self.capacity,
             stores=self.stores,
             baseline=self.baseline,
             witnessed=self.witnessed,

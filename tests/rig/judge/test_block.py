@@ -39,10 +39,11 @@ def test_a_block_says_whose_it_is(who: BlockId, block_bytes: int) -> None:
 def test_an_extent_is_its_blocks_in_order() -> None:
     extent = make_extent(1, 100, 8, 5, 2, 42, 4096)
     pieces = (extent[:5000], memoryview(extent)[5000:])
-    assert versions_in(pieces, 1, 42, 100, 4096) == [5] * 8
-    assert versions_in(pieces, 1, 42, 101, 4096) == [MISDIRECTED] * 8
-    assert versions_in(pieces, 1, 43, 100, 4096) == [FOREIGN] * 8
-    assert versions_in(pieces, 2, 42, 100, 4096) == [FOREIGN] * 8
+    assert versions_in(pieces, 1, 42, 100, 4096, 2) == [5] * 8
+    assert versions_in(pieces, 1, 42, 101, 4096, 2) == [MISDIRECTED] * 8
+    assert versions_in(pieces, 1, 43, 100, 4096, 2) == [FOREIGN] * 8
+    assert versions_in(pieces, 2, 42, 100, 4096, 2) == [FOREIGN] * 8
+    assert versions_in(pieces, 1, 42, 100, 4096, 3) == [FOREIGN] * 8
 
 
 def test_a_flipped_bit_at_any_byte_is_seen_and_located() -> None:
@@ -66,7 +67,7 @@ def test_a_block_of_two_versions_is_torn_at_every_sector(cut: int) -> None:
     assert seen.id.version == 6
     assert cut <= seen.first < cut + 16
     assert 4096 - 16 <= seen.last < 4096
-    assert version_of(seen, 1, 42, 100) == TORN
+    assert version_of(seen, 1, 42, 100, 2) == TORN
 
 
 def test_a_torn_block_with_a_tail_of_zeroes_is_not_zeroes() -> None:
