@@ -12,10 +12,10 @@ from typing import Any
 
 from hwvirt.controller import daemon, link_side
 from hwvirt.controller.config_file import load_config
-from tests.meta import mutants_of_a, mutants_of_b
+from tests.meta import mutants_of_a, mutants_of_b, mutants_of_ranges, mutants_of_time
 from tests.meta.planting import MUTANTS, instead_of, mutant
 
-__all__ = ["MUTANTS", "mutants_of_a", "mutants_of_b"]
+__all__ = ["MUTANTS", "mutants_of_a", "mutants_of_b", "mutants_of_ranges", "mutants_of_time"]
 
 
 @mutant

@@ -29,7 +29,7 @@ OnEvent = Callable[[Event, "Spectator"], None]
 
 
 def workload(
-    ops: int = 400, *faults: str, lun: int = 0, depth: int = 16, blocks: str = "1..8", mix: str = "60/30/5/5"
+    ops: int = 400, *faults: str, lun: int | str = 0, depth: int = 16, blocks: str = "1..8", mix: str = "60/30/5/5"
 ) -> str:
     """A workload step; `mix` gives the shares of writes, reads, flushes and unmaps."""
     shares = dict(zip(("write", "read", "flush", "unmap"), mix.split("/"), strict=True))
@@ -45,6 +45,7 @@ def rig_of(
     block: str = "4KiB",
     node: str = "file",
     a: str = "{0: redirect, 1: frozen}",
+    b: str = "{disk: second}",
     link: str = "stall: 10s",
     expect: str = "{}",
 ) -> str:
@@ -58,7 +59,7 @@ disks:
   second: {{loop: {{size: {second}, block: {block}, node: {node}}}}}
 controllers:
   a: {{disk: first, luns: {a}}}
-  b: {{disk: second}}
+  b: {b}
 link: {{ethernet: {{{link}}}}}
 scenarios:
   - name: a small story
@@ -103,6 +104,23 @@ async def _durable_writes(run: Performance, step: DurableWrites) -> None:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """A step that rig files do not have: a workload with shares of what they cannot ask for."""
+
+    ops: int
+    mix: Mix
+    most: int = 8
+    controller: str = "a"
+    lun: int = 0
+
+
+async def _mixed(run: Performance, step: Mixed) -> None:
+    path = await run.stage.initiator(step.controller, step.lun)
+    history = run.stage.unit(step.controller, step.lun).history
+    run.add(await run_workload(path, WorkloadPlan(step.ops, 8, 1, step.most, step.mix, run.seed), history))
+
+
+@dataclass(frozen=True)
 class FlushUntilDone:
     """A step that rig files do not have: a host that flushes until it gets GOOD, which it does when the link is back."""
 
@@ -134,6 +152,7 @@ async def _do(run: Performance, step: Do) -> None:
 _STEPS_OF_TESTS: dict[Any, Any] = {
     PowerCut: _power_cut,
     DurableWrites: _durable_writes,
+    Mixed: _mixed,
     FlushUntilDone: _flush_until_done,
     Do: _do,
 }
