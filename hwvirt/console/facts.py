@@ -84,6 +84,7 @@ class Outcome(NamedTuple):
     verdict: str
     exit_code: int | None
     run_dir: str
+    replay: str = ""
 
 
 class Rates(NamedTuple):

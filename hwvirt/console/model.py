@@ -126,7 +126,8 @@ class ConsoleModel:
             self.scenario = str(facts.get("name", ""))
         elif name == "rig.finished":
             verdict = str(facts.get("verdict", "")).replace("-", " ")
-            self.outcome = Outcome(verdict, facts.get("exit_code"), str(facts.get("run_dir", "")))
+            run_dir, replay = (str(facts.get(key, "")) for key in ("run_dir", "replay"))
+            self.outcome = Outcome(verdict, facts.get("exit_code"), run_dir, replay)
             self.failures += [reason for reason in map(str, facts.get("reasons", ())) if reason not in self.failures]
 
     def _apply_step(self, what: str, at: float, facts: dict[str, Any]) -> None:

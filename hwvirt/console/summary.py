@@ -41,6 +41,8 @@ def summary(model: ConsoleModel, now: float) -> list[Text]:
             line(("  run folder  ", "dim"), model.outcome.run_dir or "none"),
             line(("  exit code   ", "dim"), (str(code), "bold"), (f"  {meaning}", "dim")),
         ]
+        if code != ExitCode.PASSED and model.outcome.replay:
+            rows.append(line(("  once more   ", "dim"), model.outcome.replay))
     return rows
 
 

@@ -28,7 +28,7 @@ from hwvirt.rig.serial_cable import SerialCable, serial_cable_of
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
-__all__ = ["CONTROLLER_PROGRAM", "START_S", "Bench", "Machine", "export_of", "last_complaint"]
+__all__ = ["CONTROLLER_PROGRAM", "START_S", "Bench", "ControllersError", "Machine", "export_of", "last_complaint"]
 
 CONTROLLER_PROGRAM = (sys.executable, "-m", "hwvirt", "controller")
 """What runs a controller; its configuration file and --until-eof follow. The judge's own tests run wrong ones."""
@@ -39,6 +39,14 @@ _KILL_S = 5.0
 _COMPLAINT = "hwvirt: "
 _PTY_BYTES = 3400
 """What may lie unread in a pty: N_TTY holds 4096 bytes."""
+
+
+class ControllersError(ControllerError):
+    """Several controllers did not do their part; `reasons` has a text for each."""
+
+    def __init__(self, errors: Sequence[ControllerError]) -> None:
+        self.reasons = tuple(map(str, errors))
+        super().__init__(" ".join(self.reasons))
 
 
 @dataclass(slots=True)
@@ -100,9 +108,7 @@ class Bench:
             path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
             log = self.folder / f"{name}.log"
             self.machines[name] = Machine(name, log, ControlClient(name, config.control, self.trace))
-        # Undone in reverse: who needs the other to flush goes first.
-        for name in sorted(self.machines, key=lambda name: name == dialler(self.rig)):
-            stack.push_async_callback(self.stop, name)
+        stack.push_async_callback(self._stop_all)
         await asyncio.gather(*(self.start(name) for name in self.machines))
 
     def _places(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int, tls: TlsConfig | None) -> Places:
@@ -178,6 +184,20 @@ class Bench:
             f"controller {name} did not stop within {STOP_S:g} s and was killed.", next_step=f"Its log: {machine.log}."
         )
 
+    async def _stop_all(self) -> None:
+        """Stops every controller, whatever becomes of the others. Raises the first error, or all of them as one."""
+        complaints: list[ControllerError] = []
+        # Who needs the other to flush goes first.
+        for name in sorted(self.machines, key=lambda name: name != dialler(self.rig)):
+            try:
+                await self.stop(name)
+            except ControllerError as error:
+                complaints.append(error)
+            except OSError as error:
+                complaints.append(ControllerError(f"controller {name} cannot be stopped: {error.strerror or error}."))
+        if complaints:
+            raise complaints[0] if len(complaints) == 1 else ControllersError(complaints)
+
     async def crash(self, name: str) -> None:
         """Kills one controller without warning."""
         machine = self.machines[name]
@@ -248,6 +268,8 @@ def _end_of(process: asyncio.subprocess.Process, machine: Machine) -> str:
     code = process.returncode or 0
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}."
+    if code == 0:
+        return "ended by itself with code 0: somebody has stopped it."
     return f"ended with code {code}: {last_complaint(machine.log)}"
 
 

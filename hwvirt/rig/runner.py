@@ -6,35 +6,36 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import msgspec
 import uvloop
 
 from hwvirt.errors import ExitCode, HwvirtError, InfrastructureError
-from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench
+from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench, ControllersError
 from hwvirt.rig.describe import detail_of, dry_run, locked, topology
 from hwvirt.rig.disks import needs_lab
 from hwvirt.rig.far_bench import FarBench, FarMachine
 from hwvirt.rig.file.model import Rig
 from hwvirt.rig.file.scenario import Scenario, Step
 from hwvirt.rig.in_lab import run_in_lab
+from hwvirt.rig.replay import replay_command
 from hwvirt.rig.report import Report, RunFolder, StepReport, decide, provenance, summarize, unmet, verdict_word
 from hwvirt.rig.stage import Stage
 from hwvirt.rig.steps import STEPS, Performance, name_of
 from hwvirt.rig.watcher import Watcher
 from hwvirt.stopping import on_stop
-from hwvirt.trace import Trace
+from hwvirt.trace import Event, Trace
 
 __all__ = ["RunOptions", "run_rig"]
 
 STEP_S = 900.0
 _TICK_S = 0.25
+_DISAGREES_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,15 @@ class _Run:
         self.trace = Trace("rig")
         self.trace.subscribe(self.folder.record)
         self.trace.subscribe(self.watcher.handle)
+        self.trace.subscribe(self._look_at_the_link)
+        self.unmended: dict[str, Event] = {}
         self.steps: list[StepReport] = []
         self.script = [(scenario, step) for scenario in rig.scenarios for step in scenario.steps]
         self.missed: list[str] = []
         self.working: asyncio.Task[None] | None = None
-        self.failure: tuple[ExitCode, str] | None = None
+        self.failure: tuple[ExitCode, tuple[str, ...]] | None = None
         self.performance: Performance | None = None
-        self.replay = f"hwvirt run {rig.path} --seed {rig.seed}"
+        self.replay = replay_command(rig.path, rig.seed)
 
     async def run(self) -> ExitCode:
         """Does everything and says how it ended; a signal ends it early, after a clean teardown."""
@@ -90,7 +93,7 @@ class _Run:
         self.folder.lock(locked(self.rig) | {"provenance": provenance()})
         loop = asyncio.get_running_loop()
         working = self.working = loop.create_task(self._bring_up_and_perform())
-        on_stop(partial(self._end_early, ExitCode.INTERRUPTED, "interrupted"))
+        on_stop(self._interrupted)
         await asyncio.wait([working])
         bug = None if working.cancelled() else working.exception()
         if bug is not None:
@@ -99,12 +102,26 @@ class _Run:
         self.folder.finish(report)
         self.trace.emit(
             "rig.finished", verdict=report.verdict, exit_code=report.exit_code, run_dir=str(self.folder.path),
-            reasons=list(report.reasons), cards=[card.text() for card in report.cards[:3]],
+            reasons=list(report.reasons), cards=[card.text() for card in report.cards[:3]], replay=self.replay,
         )  # fmt: skip
         self.folder.close()
         if bug is not None:
             raise bug
         return ExitCode(report.exit_code)
+
+    def _interrupted(self) -> None:
+        again = "interrupted again: what is up is being taken down"
+        self._end_early(ExitCode.INTERRUPTED, again if self.working is None else self._where())
+
+    def _where(self) -> str:
+        """Where the run is when somebody interrupts it."""
+        number = len(self.steps) + 1
+        if self.performance is None or number > len(self.script):
+            return "interrupted before the first step" if self.performance is None else "interrupted after the last step"
+        scenario, step = self.script[number - 1]
+        where = f"interrupted in step {number} of {len(self.script)}, {name_of(step)} of scenario {scenario.name!r}"
+        done, total = self.performance.reached
+        return f"{where}, at {done} of {total}" if total else where
 
     def _end_early(self, code: ExitCode, reason: str) -> None:
         """Ends what is under way and takes everything down. Once: a teardown is not cut short by the next signal."""
@@ -125,7 +142,8 @@ class _Run:
                 stack.callback(watching.cancel)
                 await self._perform(self.performance)
         except (HwvirtError, OSError) as error:
-            self._fail(error.exit_code if isinstance(error, HwvirtError) else ExitCode.INFRASTRUCTURE, str(error))
+            reasons = error.reasons if isinstance(error, ControllersError) else (str(error),)
+            self._fail(error.exit_code if isinstance(error, HwvirtError) else ExitCode.INFRASTRUCTURE, *reasons)
 
     def _bench(self) -> Bench | FarBench:
         if self.bench_file is None:
@@ -133,11 +151,24 @@ class _Run:
         machines = msgspec.json.decode(self.bench_file.read_bytes(), type=dict[str, FarMachine])
         return FarBench(self.rig, self.folder.path, self.trace, machines)
 
-    def _fail(self, code: ExitCode, reason: str) -> None:
+    def _fail(self, code: ExitCode, *reasons: str) -> None:
         """The first failure is the cause; what follows it is told, but changes nothing."""
-        self.trace.emit("rig.failed", reason=reason)
+        if self.failure is None and code is ExitCode.INFRASTRUCTURE:
+            reasons += tuple(self._not_mended())
+        for reason in reasons:
+            self.trace.emit("rig.failed", reason=reason)
         if self.failure is None:
-            self.failure = (code, reason)
+            self.failure = (code, reasons)
+
+    def _look_at_the_link(self, event: Event) -> None:
+        if event.name == "link.mend-failed":
+            self.unmended[event.source] = event
+
+    def _not_mended(self) -> Iterator[str]:
+        """Controllers that disagree go on trying: who has waited for them in vain is told why."""
+        for name, event in self.unmended.items():
+            if time.time() - event.at < _DISAGREES_S:
+                yield f"controller {name}: the link is up, and not mended: {event.fields.get('reason', '')}"
 
     async def _perform(self, performance: Performance) -> None:
         for scenario in self.rig.scenarios:
@@ -152,6 +183,7 @@ class _Run:
 
     async def _do(self, performance: Performance, scenario: Scenario, step: Step) -> None:
         name, began, failure = name_of(step), time.monotonic(), ""
+        performance.reached = (0, 0)
         self.trace.emit("step.started", name=name, detail=detail_of(step), deadline_s=STEP_S)
         try:
             async with asyncio.timeout(STEP_S):
@@ -163,7 +195,7 @@ class _Run:
             failure = str(error)
             self._fail(error.exit_code, failure)
         except asyncio.CancelledError:
-            failure = self.failure[1] if self.failure else "given up"
+            failure = " ".join(self.failure[1]) if self.failure else "given up"
             raise
         finally:
             elapsed_s = time.monotonic() - began
@@ -205,4 +237,5 @@ class _Run:
             provenance=provenance(),
             started=self.started.isoformat(timespec="seconds"),
             elapsed_s=round(elapsed_s, 3),
+            replay=self.replay,
         )

@@ -34,10 +34,12 @@ from hwvirt.rig.judge.verdict import CARDS_KEPT, Outcome, Property, Verdict
 from hwvirt.rig.stage import Stage, Unit
 from hwvirt.rig.workload import Counts, Mix, WorkloadPlan, fill, read_all, run_workload
 from hwvirt.trace import Trace
+from hwvirt.units import Deadline
 
 __all__ = ["STEPS", "Performance", "name_of"]
 
 _PROGRESS_EVERY = 64
+_ENDING_S, _LOOK_AGAIN_S = 10.0, 0.1
 _BACKUP_BLOCKS_BYTES = 1 << 20
 
 
@@ -52,6 +54,8 @@ class Performance:
     counts: Counts = field(default_factory=Counts)
     verdicts: list[Verdict] = field(default_factory=list)
     workloads: int = 0
+    reached: tuple[int, int] = (0, 0)
+    """How far the present step is, and of what; of nothing where it does not tell."""
 
     def add(self, counts: Counts) -> None:
         """Counts of one step join those of the run."""
@@ -66,6 +70,7 @@ class Performance:
         """Tells the trace how far a step is, now and then."""
 
         def tell(submitted: int, counts: Counts) -> None:
+            self.reached = (submitted, total)
             if submitted % _PROGRESS_EVERY == 0 or submitted == total:
                 self.trace.emit("step.progress", done=submitted, total=total, **_by_name(counts))
 
@@ -128,6 +133,7 @@ async def _workload(run: Performance, step: Workload) -> None:
         await faults.finish()
         await stage.bench.check_alive()
         if unit.initiators.get((step.controller, step.lun)) is path:
+            await _blame(stage)
             raise RigError(f"the path to {step.controller}/{step.lun} was lost, and no fault of the rig had done it.")
         path = await stage.initiator(step.controller, step.lun)
         return path
@@ -144,6 +150,14 @@ async def _workload(run: Performance, step: Workload) -> None:
             f"faults that never struck: {', '.join(faults.unfired)}.",
             next_step="Give the workload more operations, or the faults an earlier moment.",
         )
+
+
+async def _blame(stage: Stage) -> None:
+    """A path was lost that no fault has cut: raises ControllerError when a controller was about to end."""
+    deadline = Deadline.after(_ENDING_S)
+    while not deadline.expired:
+        await stage.bench.check_alive()
+        await asyncio.sleep(_LOOK_AGAIN_S)  # it stops serving hosts first, and its control socket last
 
 
 async def _with_backup(run: Performance, step: Backup, work: Coroutine[Any, Any, Counts]) -> None:

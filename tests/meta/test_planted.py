@@ -166,11 +166,13 @@ def test_first_block_that_is_lost_after_a_commit(tmp_path: Path) -> None:
 # Wrong controllers about which there is no verdict.
 
 
-def test_teardown_that_hangs_is_ended_by_force_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_teardown_that_hangs_is_ended_by_force_and_each_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench, "STOP_S", 1.0)
     ran = run(small(FILL, REDIRECT, WORK, JUDGE), tmp_path, program=mutant_program("deaf"))
     assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
-    assert ran.reason == f"controller b did not stop within 1 s and was killed. Its log: {ran.folder}/b.log."
+    assert ran.report["reasons"] == [
+        f"controller {name} did not stop within 1 s and was killed. Its log: {ran.folder}/{name}.log." for name in "ab"
+    ]
     assert set(ran.verdicts.values()) == {"held"}  # which is no pass
 
 
@@ -179,7 +181,8 @@ def test_teardown_that_hangs_does_not_hide_a_broken_property(monkeypatch: pytest
     text = small(FILL, REDIRECT, WORK, JUDGE)
     ran = run(text, tmp_path, program=mutant_program("deaf"), insert=[(3, Do(spoil_first_disk))])
     assert (ran.code, ran.report["reasons"]) == (ExitCode.BROKEN, ["untouched is broken", "frozen is broken"])
-    assert any("did not stop within" in event.fields["reason"] for event in ran.events if event.name == "rig.failed")
+    told = [event.fields["reason"] for event in ran.events if event.name == "rig.failed"]
+    assert [reason.split(" and ")[0] for reason in told] == [f"controller {name} did not stop within 1 s" for name in "ab"]
 
 
 def test_controllers_with_different_secrets_do_not_come_up(tmp_path: Path) -> None:
@@ -196,6 +199,16 @@ def test_acknowledged_block_that_cannot_be_read_is_no_pass(tmp_path: Path) -> No
     assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
     assert ran.reason == "while nothing disturbed it, a/0 LBA 0 to 63 could not be read."
     assert ran.report["counts"]["failed"] > 1  # the workload met it, too
+
+
+def test_ledger_that_was_not_durable_is_the_reason_that_is_told(tmp_path: Path) -> None:
+    work = workload(60, "at: 80%, crash: b", depth=8, blocks="1..1", mix="70/20/10/0")
+    text = rig_of(FILL, REDIRECT, work, JUDGE, first="256KiB", second="1MiB", link="stall: 300ms")
+    ran = run(text, tmp_path, program=mutant_program("volatile_ledger"))
+    assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
+    reason, why = ran.report["reasons"]
+    assert reason == "controller a: flush: aborted command, logical unit communication time-out (b/08/01)."
+    assert why.startswith("controller a: the link is up, and not mended: controller b refuses volume 0: the ledger ends at ")
 
 
 def test_map_that_is_durable_before_the_store_ends_with_a_refusal_and_never_with_a_guess(tmp_path: Path) -> None:

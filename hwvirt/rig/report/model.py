@@ -44,7 +44,10 @@ class StepReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `started` is ISO 8601 in UTC; `verdict` is the exit code in a word; `reasons` say why it is not a pass."""
+    """One run. `started` is ISO 8601 in UTC; `verdict` is the exit code in a word; `reasons` say why it is not a pass.
+
+    `replay` is the command that does the same again.
+    """
 
     schema: int = SCHEMA
     rig: str
@@ -59,6 +62,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     provenance: dict[str, str]
     started: str
     elapsed_s: float
+    replay: str = ""
 
 
 def summarize(verdicts: Iterable[Verdict]) -> tuple[dict[str, PropertyReport], tuple[Card, ...]]:

@@ -45,9 +45,9 @@ def unmet(expectations: Iterable[Expectation], counts: Mapping[str, int], scenar
 
 
 def decide(
-    verdicts: Sequence[Verdict], missed: Iterable[str] = (), failure: tuple[ExitCode, str] | None = None
+    verdicts: Sequence[Verdict], missed: Iterable[str] = (), failure: tuple[ExitCode, tuple[str, ...]] | None = None
 ) -> Decision:
-    """A broken property outweighs everything; then `failure`, what ended the run early (its code and reason).
+    """A broken property outweighs everything; then `failure`, what ended the run early (its code and reasons).
 
     A run passes only when something was checked, everything that was asked was checked, and no expectation was `missed`.
     """
@@ -55,7 +55,7 @@ def decide(
     if broken:
         return Decision(ExitCode.BROKEN, tuple(dict.fromkeys(broken)))
     if failure is not None:
-        return Decision(failure[0], (failure[1],))
+        return Decision(*failure)
     reasons = [
         f"{verdict.property.value} was not checked: {verdict.reason}"
         for verdict in verdicts

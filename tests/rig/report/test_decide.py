@@ -14,8 +14,8 @@ BROKEN = Verdict(Property.EXACT, Outcome.BROKEN, 10, total=1)
 NOT_CHECKED = Verdict(Property.CONSISTENT, Outcome.NOT_CHECKED, 0, reason="no read was answered")
 ENOUGH = Expectation(Counter.ACKNOWLEDGED, Relation.AT_LEAST, 100)
 COUNTS = {"acknowledged": 100}
-INTERRUPTED = (ExitCode.INTERRUPTED, "interrupted by the user")
-HUNG = (ExitCode.INFRASTRUCTURE, "controller b did not stop within 5s")
+INTERRUPTED = (ExitCode.INTERRUPTED, ("interrupted by the user",))
+HUNG = (ExitCode.INFRASTRUCTURE, ("controller a did not stop within 5s", "controller b did not stop within 5s"))
 
 
 def test_held_properties_and_met_expectations_pass() -> None:
@@ -39,14 +39,14 @@ def test_less_than_expected_is_no_pass(counts: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("failure", [None, INTERRUPTED, HUNG])
-def test_a_broken_property_outweighs_everything(failure: tuple[ExitCode, str] | None) -> None:
+def test_a_broken_property_outweighs_everything(failure: tuple[ExitCode, tuple[str, ...]] | None) -> None:
     decision = decide([HELD, BROKEN, NOT_CHECKED, BROKEN], unmet([ENOUGH], {}), failure)
     assert decision == (ExitCode.BROKEN, ("exact is broken",))
 
 
 @pytest.mark.parametrize("failure", [INTERRUPTED, HUNG])
-def test_what_ended_the_run_outweighs_what_was_not_checked(failure: tuple[ExitCode, str]) -> None:
-    assert decide([HELD], unmet([ENOUGH], {}), failure) == (failure[0], (failure[1],))
+def test_what_ended_the_run_outweighs_what_was_not_checked(failure: tuple[ExitCode, tuple[str, ...]]) -> None:
+    assert decide([HELD], unmet([ENOUGH], {}), failure) == failure
 
 
 def test_every_exit_code_has_its_word() -> None:

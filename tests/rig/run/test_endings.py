@@ -127,16 +127,24 @@ def test_real_disk_that_is_not_there_is_refused_before_anything_is_made(tmp_path
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_controller_that_dies_by_itself_ends_the_run(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [
+        (signal.SIGKILL, "was killed by SIGKILL."),
+        (signal.SIGTERM, "ended by itself with code 0: somebody has stopped it."),
+    ],
+    ids=["SIGKILL", "SIGTERM"],
+)
+def test_controller_that_ends_by_itself_ends_the_run(name: str, number: int, how: str, tmp_path: Path) -> None:
     def kill(event: Event, spectator: Spectator) -> None:
         if event.name == "step.progress" and event.fields["total"] == 300_000 and not killed:
             pid = call(spectator.socket(name), "status")["pid"]
             killed.append(pid)
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
     killed: list[int] = []
     ran = run(small(FILL, REDIRECT, workload(300_000, blocks="1..1"), JUDGE), tmp_path, on_event=kill)
-    reason = f"controller {name} was killed by SIGKILL. Its log: FOLDER/{name}.log."
+    reason = f"controller {name} {how} Its log: FOLDER/{name}.log."
     assert ending(ran) == (ExitCode.INFRASTRUCTURE, "infrastructure", reason)
     workload_step = ran.report["steps"][2]
     assert (workload_step["name"], workload_step["failure"].replace(str(ran.folder), "FOLDER")) == ("workload", reason)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tests.rig.run.kit import FILL, JUDGE, REDIRECT, assert_nothing_left, rig_of
 END_S = 60.0
 OPS = 1_000_000
 _LOOK_S = 0.02
+INTERRUPTED = "interrupted in step 3 of 4, workload of scenario 'a small story'"
 
 
 class Running:
@@ -76,7 +79,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def _interrupted(event: dict[str, Any]) -> bool:
-    return bool(event["name"] == "rig.failed" and event["fields"]["reason"] == "interrupted")
+    return bool(event["name"] == "rig.failed" and event["fields"]["reason"].startswith("interrupted"))
 
 
 def assert_ends(run: Running, pids: dict[str, int]) -> None:
@@ -85,11 +88,17 @@ def assert_ends(run: Running, pids: dict[str, int]) -> None:
     assert (run.process.returncode, out) == (130, "")
     assert "Traceback" not in err
     report = json.loads((run.folder / "report.json").read_bytes())
-    assert (report["verdict"], report["exit_code"], report["reasons"]) == ("interrupted", 130, ["interrupted"])
+    (reason,) = report["reasons"]
+    assert (report["verdict"], report["exit_code"]) == ("interrupted", 130)
+    found = re.fullmatch(rf"{re.escape(INTERRUPTED)}, at (\d+) of {OPS}", reason)
+    assert found
+    assert 0 < int(found[1]) < OPS
+    assert f"  once more   {report['replay']}\n" in err
+    assert shlex.split(report["replay"])[-4:] == ["run", str(run.folder.parents[1] / "rig.yaml"), "--seed", "5"]
     assert [(step["name"], step["failure"], step["blocked"]) for step in report["steps"]] == [
         ("fill", "", False),
         ("redirect", "", False),
-        ("workload", "interrupted", False),
+        ("workload", reason, False),
         ("judge", "", True),
     ]
     assert report["counts"]["acknowledged"] > 0
