@@ -28,13 +28,15 @@ class Topology(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Counts:
-    """Requests by their fate."""
+    """Requests by their fate; `unmaps` and `fills` are among those acknowledged."""
 
     acknowledged: int = 0
     failed: int = 0
     in_doubt: int = 0
     reads: int = 0
     flushes: int = 0
+    unmaps: int = 0
+    fills: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)))
@@ -54,6 +56,8 @@ class Step:
     counts: Counts = field(default_factory=Counts)
     ended_at: float | None = None
     failure: str = ""
+    aside: str = ""
+    """How far what goes on beside it is."""
 
     def elapsed(self, now: float) -> float:
         """Seconds that it has taken so far, or took."""

@@ -28,6 +28,8 @@ def waiting_line(model: ConsoleModel, now: float) -> str:
     told = f"{step.name}: {step.elapsed(now):.1f}s{limit}"
     if step.total:
         told += f", {number(step.done)} of {number(step.total)}"
+    if step.aside:
+        told += f", {step.aside}"
     counts = ", ".join(f"{name.replace('_', ' ')} {number(count)}" for name, count in asdict(step.counts).items() if count)
     return _line(model.elapsed(now), "rig", f"{told}: {counts}" if counts else told)
 

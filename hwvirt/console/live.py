@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from hwvirt.console.lines import event_line, waiting_line, write_line
-from hwvirt.console.model import ConsoleModel
+from hwvirt.console.model import PROGRESS, ConsoleModel
 from hwvirt.console.screen import LiveMode, Screen, wants_screen
 from hwvirt.console.summary import summary
 from hwvirt.trace import Event
@@ -60,7 +60,7 @@ class Console:
             self.model.apply(event)
             if self._screen:
                 self._screen.paint(self._clock(), _PAINT_EVERY_S)
-            elif event.name != "step.progress":  # there are many: `tick` tells the newest where it has been silent
+            elif event.name not in PROGRESS:  # there are many: `tick` tells the newest where it has been silent
                 self._say(event_line(self.model, event))
                 self._spoke_at = event.at
 

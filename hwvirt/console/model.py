@@ -11,10 +11,13 @@ import msgspec
 from hwvirt.console.facts import Controller, Counts, LogLine, Outcome, Step, Topology, Verdict
 from hwvirt.console.report import LunReport, read_report
 from hwvirt.console.sentences import Tone, sentence, violations_in
-from hwvirt.console.text import clean, cleaned
+from hwvirt.console.text import clean, cleaned, number
 from hwvirt.trace import Event
 
-__all__ = ["PROPERTIES", "ConsoleModel"]
+__all__ = ["PROGRESS", "PROPERTIES", "ConsoleModel"]
+
+PROGRESS = ("step.progress", "backup.progress")
+"""Events that are shown in passing and not told: there are many."""
 
 PROPERTIES = (
     "untouched",
@@ -95,7 +98,7 @@ class ConsoleModel:
 
     def apply(self, event: Event) -> None:
         """Something happened."""
-        if event.name != "step.progress":
+        if event.name not in PROGRESS:
             self.note(event.at, event.source, *sentence(event))
         facts = cleaned(event.fields)
         layer, _, what = event.name.partition(".")
@@ -103,6 +106,8 @@ class ConsoleModel:
             self._apply_rig(event.name, event.at, facts)
         elif layer == "step":
             self._apply_step(what, event.at, facts)
+        elif event.name == "backup.progress":
+            self._apply_aside(facts)
         elif layer == "fault":
             self.faults[str(facts.get("fault", ""))] = what
         elif event.name == "judge.verdict":
@@ -147,6 +152,11 @@ class ConsoleModel:
         elif what in ("finished", "failed"):
             step.ended_at = at
             step.failure = str(facts.get("reason", "")) if what == "failed" else ""
+
+    def _apply_aside(self, facts: dict[str, Any]) -> None:
+        if self.step is not None:
+            done, total = (number(facts.get(key, 0)) for key in ("done", "total"))
+            self.step.aside = f"backup {facts.get('number', '')}: {done} of {total} blocks"
 
     def _apply_verdict(self, facts: dict[str, Any]) -> None:
         verdict = self.verdicts.setdefault(str(facts.get("property", "")), Verdict())

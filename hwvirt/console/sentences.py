@@ -109,6 +109,13 @@ def _verdict(fields: Fields) -> tuple[str, Tone]:
     return (f"{told}, {checked} checked", Tone.GOOD) if verdict == "held" else (told, Tone.WARNING)
 
 
+def _backup_read(fields: Fields) -> tuple[str, Tone]:
+    passes, wrong = fields.get("passes", 0), fields.get("mismatches", 0)
+    times = "once" if passes == 1 else f"{number(passes)} times"
+    told = f"backup of {fields.get('lun', '')}: read {times}, {number(fields.get('blocks', 0))} blocks"
+    return f"{told}, {number(wrong)} mismatches", Tone.BAD if wrong else Tone.GOOD
+
+
 def _disk_added(fields: Fields) -> tuple[str, Tone]:
     names = (f"{key} {fields[key]}" for key in ("wwn", "serial") if fields.get(key))
     return f"a disk came: {fields.get('node', '')} ({', '.join(names) or 'without a name'})", Tone.PLAIN
@@ -122,6 +129,7 @@ _SENTENCES: dict[str, Callable[[Fields], tuple[str, Tone]]] = {
     "step.progress": _step_progress,
     "step.finished": _step_finished,
     "judge.verdict": _verdict,
+    "backup.read": _backup_read,
     "disk.added": _disk_added,
 }
 _TEMPLATES: dict[str, tuple[str, Tone]] = {
@@ -131,7 +139,7 @@ _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "fault.armed": ("fault armed: {fault}", Tone.PLAIN),
     "fault.fired": ("fault fired: {fault}", Tone.WARNING),
     "fault.healed": ("fault healed: {fault}", Tone.GOOD),
-    "backup.read": ("backup of lun {lun}: {blocks} blocks, {mismatches} mismatches", Tone.PLAIN),
+    "backup.mismatch": ("backup {number} of {lun}: block {lba} is not the original", Tone.BAD),
     "lab.up": ("kernel {kernel} is up after {up_s:.1f}s", Tone.PLAIN),
     "lab.power-cut": ("power of kernel {kernel} is cut", Tone.WARNING),
     "lab.off": ("kernel {kernel} is off", Tone.PLAIN),

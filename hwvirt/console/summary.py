@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from hwvirt.console.facts import Counts
 from hwvirt.console.model import PROPERTIES, ConsoleModel
 from hwvirt.console.panels.header import verdict_so_far
 from hwvirt.console.panels.step import counts_line
@@ -30,6 +31,8 @@ def summary(model: ConsoleModel, now: float) -> list[Text]:
     verdict = verdict_so_far(model) if model.outcome else line(("✗ ended without a verdict", "bold red"))
     rows = [Text(), line(verdict, "  ", (model.rig, "bold"), (f"  seed {model.seed}  in {took}", "dim")), Text()]
     rows += [*_verdicts(model), Text(), line("  ", counts_line(model.counts))]
+    if told := _parts(model.counts):
+        rows.append(line((f"  {told}", "dim")))
     rows += [line("  ", (failure, "red")) for failure in model.failures]
     for card in model.cards:
         rows += [Text(), *(Text(f"  {row}") for row in card.splitlines())]
@@ -44,6 +47,14 @@ def summary(model: ConsoleModel, now: float) -> list[Text]:
         if code != ExitCode.PASSED and model.outcome.replay:
             rows.append(line(("  once more   ", "dim"), model.outcome.replay))
     return rows
+
+
+def _parts(counts: Counts) -> str:
+    """What the acknowledged requests were."""
+    if not counts.acknowledged:
+        return ""
+    parts = {"by fill": counts.fills, "unmaps": counts.unmaps, "writes": counts.acknowledged - counts.fills - counts.unmaps}
+    return "acknowledged were " + ", ".join(f"{number(count)} {what}" for what, count in parts.items() if count)
 
 
 def _verdicts(model: ConsoleModel) -> list[Text]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
-from hwvirt.digest import block_digests
 from hwvirt.errors import InfrastructureError, RigError
 from hwvirt.host.initiator import Initiator
-from hwvirt.rig.evidence import gather, read_through
+from hwvirt.rig.backup import BackupClient
+from hwvirt.rig.evidence import gather
 from hwvirt.rig.faults import Faults, restart
 from hwvirt.rig.file.scenario import (
     Backup,
@@ -27,10 +26,9 @@ from hwvirt.rig.file.scenario import (
     Step,
     Workload,
 )
-from hwvirt.rig.judge.card import Card
 from hwvirt.rig.judge.history import MarkKind
 from hwvirt.rig.judge.judge import judge
-from hwvirt.rig.judge.verdict import CARDS_KEPT, Outcome, Property, Verdict
+from hwvirt.rig.judge.verdict import Outcome, Property, Verdict
 from hwvirt.rig.stage import Stage, Unit
 from hwvirt.rig.workload import Counts, Mix, WorkloadPlan, fill, read_all, run_workload
 from hwvirt.trace import Trace
@@ -40,7 +38,6 @@ __all__ = ["STEPS", "Performance", "name_of"]
 
 _PROGRESS_EVERY = 64
 _ENDING_S, _LOOK_AGAIN_S = 10.0, 0.1
-_BACKUP_BLOCKS_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -164,9 +161,10 @@ async def _with_backup(run: Performance, step: Backup, work: Coroutine[Any, Any,
     """Reads the frozen LUN over and over, at least once, until the work is done."""
     working = asyncio.ensure_future(work)
     try:
-        await _backup(run, step)
-        while not working.done():
-            await _backup(run, step)
+        async with _backup_client(run, step, "backup.progress") as client:
+            await client.read()
+            while not working.done():
+                await client.read()
         await working
     finally:
         working.cancel()
@@ -174,33 +172,28 @@ async def _with_backup(run: Performance, step: Backup, work: Coroutine[Any, Any,
 
 
 async def _backup(run: Performance, step: Backup) -> None:
-    """A backup client: every block from end to end; a block that is not the original is a broken `frozen`."""
-    stage = run.stage
+    async with _backup_client(run, step, "step.progress") as client:
+        await client.read()
+
+
+@asynccontextmanager
+async def _backup_client(run: Performance, step: Backup, progress: str) -> AsyncIterator[BackupClient]:
+    """A block that is not the original is a broken `frozen`, however the step ends."""
+    stage, name = run.stage, f"{step.controller}/{step.lun}"
     path = await stage.initiator(step.controller, step.lun)
     unit = stage.source_of(step.controller, step.lun)
     if unit.baseline is None or unit.history.redirected_at is None:
         raise RigError(
-            f"backup of {step.controller}/{step.lun}: nothing is redirected, so there is no original to compare with.",
+            f"backup of {name}: nothing is redirected, so there is no original to compare with.",
             next_step="Put a `redirect` step before it.",
         )
-    chunk = max(1, _BACKUP_BLOCKS_BYTES // path.block_bytes)
-    wrong: list[int] = []
-    for lba in range(0, path.blocks, chunk):
-        blocks = min(chunk, path.blocks - lba)
-        found = block_digests([await read_through(path, lba, blocks)], path.block_bytes)
-        expected = unit.baseline.digests[lba : lba + blocks]
-        if found != expected:
-            wrong += (np.flatnonzero(np.array(found) != np.array(expected)) + lba).tolist()
-    run.counts.mismatches += len(wrong)
-    run.trace.emit("backup.read", lun=step.lun, blocks=path.blocks, mismatches=len(wrong))
-    cards = tuple(_not_the_original(run, step, lba) for lba in wrong[:CARDS_KEPT])
-    outcome = Outcome.BROKEN if wrong else Outcome.HELD
-    run.verdicts.append(Verdict(Property.FROZEN, outcome, path.blocks, len(wrong), cards))
-
-
-def _not_the_original(run: Performance, step: Backup, lba: int) -> Card:
-    detail = f"a backup of {step.controller}/{step.lun} did not get the block as it was when redirection began"
-    return Card(Property.FROZEN.value, "changed", lba, detail, replay=run.replay)
+    client = BackupClient(path, name, unit.baseline.digests, run.trace, progress=progress)
+    try:
+        yield client
+    finally:
+        run.counts.mismatches += client.mismatches
+        if verdict := client.end(run.replay):
+            run.verdicts.append(verdict)
 
 
 async def _restart(run: Performance, step: Restart | Crash) -> None:

@@ -40,6 +40,7 @@ SUMMARY = """\
   · not judged: complete, exact, consistent, durable, fenced, frozen, settled, conserved
 
   acknowledged 8,024   failed 2   in doubt 31   reads 3,700   flushes 601
+  acknowledged were 8,024 writes
 
   content broken at lba 7
     expected seq 9 of writer 1, found seq 8
@@ -83,6 +84,43 @@ def test_plain_mode_is_one_line_for_each_event_and_a_summary() -> None:
         finish(plain)
     finished = "    12.0s  rig      broken, exit code 1, run folder runs/r-7c1e\n"
     assert stream.getvalue() == PLAIN + finished + SUMMARY
+
+
+def test_summary_tells_what_was_acknowledged_and_how_to_run_it_once_more() -> None:
+    stream = io.StringIO()
+    with console(stream) as plain:
+        plain.handle(RUN[0])
+        for name, counts in (("fill", {"acknowledged": 64, "fills": 64}), ("workload", {"acknowledged": 320, "unmaps": 20})):
+            plain.handle(event(1, "step.started", name=name))
+            plain.handle(event(2, "step.progress", done=1, total=1, **counts))
+        plain.handle(event(3, "rig.finished", verdict="interrupted", exit_code=130, run_dir="r", replay="hwvirt run x"))
+    shown = stream.getvalue()
+    assert "  acknowledged 384   failed 0" in shown
+    assert "  acknowledged were 64 by fill, 20 unmaps, 300 writes\n" in shown
+    assert shown.endswith("  exit code   130  interrupted\n  once more   hwvirt run x\n")
+
+
+def test_a_run_that_passed_need_not_be_run_once_more() -> None:
+    stream = io.StringIO()
+    with console(stream) as plain:
+        plain.handle(RUN[0])
+        plain.handle(event(3, "rig.finished", verdict="passed", exit_code=0, run_dir="r", replay="hwvirt run x"))
+    assert "once more" not in stream.getvalue()
+
+
+def test_a_backup_beside_a_step_is_seen_and_not_told_pass_by_pass() -> None:
+    stream = io.StringIO()
+    plain = console(stream)
+    plain.handle(event(1, "rig.started", rig="r", seed=1, run="x"))
+    plain.handle(event(1, "step.started", name="workload"))
+    stream.truncate(stream.seek(0))
+    for number in range(1, 31):
+        plain.handle(event(2, "backup.progress", number=number, done=256, total=1024))
+    assert stream.getvalue() == ""
+    assert plain.model.step is not None
+    assert plain.model.step.aside == "backup 30: 256 of 1,024 blocks"
+    plain.tick(START + 8)
+    assert stream.getvalue() == "     7.0s  rig      workload: 7.0s, backup 30: 256 of 1,024 blocks\n"
 
 
 def test_a_silence_of_five_seconds_is_broken_by_a_line_about_the_step() -> None:

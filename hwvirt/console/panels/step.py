@@ -23,6 +23,8 @@ def step_rows(model: ConsoleModel, now: float, width: int) -> list[Text]:
     if step is None:
         return [line(("no step yet", "dim")), Text(), Text()]
     name = line((f"step {step.number}  ", "dim"), (step.name, "bold bright_cyan"), f"  {step.detail}")
+    if step.aside and step.ended_at is None:
+        name.append(f"  {step.aside}", "dim")
     return [spread(name, _time(step, now), width), _progress(step, now, width), counts_line(model.counts)]
 
 

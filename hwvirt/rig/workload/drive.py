@@ -33,6 +33,7 @@ _PATH_GONE = (ENOTCONN, ECONNRESET)
 class Counts:
     """Operations by how they ended; `acknowledged` are the changes: writes, unmaps and writes of zeroes.
 
+    `fills` and `unmaps` are those among them that a fill wrote, and that were unmaps.
     `failed` and `in_doubt` count operations of every kind. `mismatches` counts blocks that were read and are neither zeroes
     nor a block of this history at its own LBA.
     """
@@ -43,6 +44,7 @@ class Counts:
     reads: int = 0
     flushes: int = 0
     unmaps: int = 0
+    fills: int = 0
     mismatches: int = 0
 
 

@@ -38,8 +38,14 @@ async def fill(
     initiator: Initiator, history: History, *, on_progress: Progress | None = None, stop: asyncio.Event | None = None
 ) -> Counts:
     """Writes every block once in writes of 1 MiB, 8 in flight, then flushes."""
+
+    def told(submitted: int, counts: Counts) -> None:
+        counts.fills = counts.acknowledged
+        if on_progress is not None:
+            on_progress(submitted, counts)
+
     chunks = fill_script(initiator.blocks, _CHUNK_BYTES // initiator.block_bytes)
-    counts = await _drive(initiator, chunks, history, on_progress, stop)
+    counts = await _drive(initiator, chunks, history, told, stop)
     counts.flushes = (await _drive(initiator, flush_script(), history, None, stop)).flushes
     return counts
 

@@ -36,11 +36,39 @@ ANOTHER = """
 def test_backup_alongside_gets_the_original_while_the_host_overwrites_it(tmp_path: Path) -> None:
     ran = run(rig_of(FILL, REDIRECT, workload(1000) + ALONGSIDE, BACKUP, JUDGE), tmp_path)
     assert (ran.code, ran.report["reasons"]) == (ExitCode.PASSED, [])
-    backups = [event.fields for event in ran.events if event.name == "backup.read"]
-    assert len(backups) >= 2
-    assert all((backup["blocks"], backup["mismatches"]) == (1024, 0) for backup in backups)
-    assert ran.report["properties"]["frozen"]["checked"] == 1024 * (len(backups) + 1)  # and the judge
+    beside, alone = [event.fields for event in ran.events if event.name == "backup.read"]  # however often they read
+    assert beside == {"lun": "a/1", "passes": beside["passes"], "blocks": 1024 * beside["passes"], "mismatches": 0}
+    assert alone == {"lun": "a/1", "passes": 1, "blocks": 1024, "mismatches": 0}
+    passes = [event for event in ran.events if event.name == "backup.progress" and event.fields["done"] == 1024]
+    assert len(passes) == beside["passes"] >= 1
+    assert ran.report["properties"]["frozen"]["checked"] == 1024 * (beside["passes"] + 2)  # the other one, and the judge
     assert ran.report["properties"]["untouched"]["checked"] == 1024
+
+
+def test_backup_that_gets_other_blocks_says_so_at_once_and_once_a_pass(tmp_path: Path) -> None:
+    async def spoil(run: Performance) -> None:
+        unit = run.stage.unit("a", 0)
+        assert unit.baseline is not None
+        for lba in (7, 9, 300):  # what it is held against: the disk is as it was
+            unit.baseline.digests[lba] ^= 1
+
+    text = rig_of(FILL, REDIRECT, BACKUP, JUDGE)
+    ran = run(text, tmp_path, insert=[(2, Do(spoil))])
+    assert ran.code == ExitCode.BROKEN
+    told = [(event.name, event.fields) for event in ran.events if event.name in ("backup.mismatch", "backup.read")]
+    assert told == [
+        ("backup.mismatch", {"lun": "a/1", "lba": 7, "number": 1}),
+        ("backup.read", {"lun": "a/1", "passes": 1, "blocks": 1024, "mismatches": 3}),
+    ]
+    assert {card["lba"] for card in ran.report["cards"] if card["detail"].startswith("a backup")} == {7, 9, 300}
+
+
+def test_counts_tell_apart_what_was_acknowledged(tmp_path: Path) -> None:
+    ran = run(rig_of(FILL, REDIRECT, workload(400, mix="50/20/10/20"), JUDGE), tmp_path)
+    counts = ran.report["counts"]
+    assert (counts["fills"], counts["failed"], counts["in_doubt"]) == (4, 0, 0)
+    assert 0 < counts["unmaps"] < counts["acknowledged"] - counts["fills"]
+    assert sum(counts[name] for name in ("acknowledged", "reads", "flushes")) == 400 + 4 + 1  # and the flush of the fill
 
 
 def test_backup_before_redirection_has_nothing_to_compare_with(tmp_path: Path) -> None:

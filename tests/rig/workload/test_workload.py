@@ -63,7 +63,7 @@ def test_a_right_unit_is_found_right() -> None:
     async def body() -> None:
         unit, history = MemoryUnit(64), _history()
         filled = await fill(unit, history)
-        assert filled == Counts(acknowledged=1, flushes=1)
+        assert filled == Counts(acknowledged=1, flushes=1, fills=1)
         counts = await run_workload(unit, PLAN, history)
         assert counts.acknowledged + counts.reads + counts.flushes == PLAN.ops
         assert (counts.failed, counts.in_doubt, counts.mismatches) == (0, 0, 0)
