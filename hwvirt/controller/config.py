@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from hwvirt.controller.misfit import PRINTABLE
 from hwvirt.disk.open import DiskKind
 from hwvirt.link.config import Compression, Flow
 
@@ -25,7 +26,8 @@ __all__ = [
 LinkRole = Literal["listen", "connect"]
 _Blocks = Annotated[int, Meta(ge=0, le=1 << 60)]
 _Lun = Annotated[int, Meta(ge=0, le=255)]
-_Name = Annotated[str, Meta(min_length=1, max_length=64)]
+_Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
+_Text = Annotated[str, Meta(min_length=1, max_length=64)]
 _Path = Annotated[str, Meta(min_length=1)]
 _Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -37,7 +39,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class DiskConfig(_Strict, frozen=True):
     """A disk image or a device node; `kind` says how CDBs reach it. `witness`: the log of medium-changing CDBs."""
 
-    name: _Name
+    name: _Text
     path: _Path
     kind: DiskKind = "file"
     block_bytes: Literal[512, 4096] = 4096
@@ -72,9 +74,9 @@ class SerialConfig(_Strict, frozen=True):
     """A serial line: a tty, or a URL of pyserial. See `hwvirt.link.config.SerialLink`."""
 
     device: _Path
-    baud: Annotated[int, Meta(ge=1)] = 115200
+    baud: Annotated[int, Meta(ge=1, le=100_000_000)] = 115200
     flow: Flow = Flow.NONE
-    receive_buffer_bytes: Annotated[int, Meta(ge=1)] = 3400
+    receive_buffer_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 3400
     compression: Compression = Compression.ZSTD
 
 

@@ -13,7 +13,10 @@ from hwvirt.blame import suggestion
 from hwvirt.controller.json_file import Way, in_words
 from hwvirt.errors import UsageError
 
-__all__ = ["Misfit", "misfit", "read_arguments"]
+__all__ = ["PRINTABLE", "Misfit", "misfit", "read_arguments"]
+
+PRINTABLE = r"^[ -~]*\Z"
+"""The pattern of a text of printable ASCII, all that SCSI names may have (SPC-4 4.3.1)."""
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
@@ -61,6 +64,8 @@ def misfit(error: msgspec.ValidationError, form: type[msgspec.Struct], given: An
         return Misfit(way, f"must be {_KINDS.get(wrong[1], wrong[1])}, not {_shown(value)}")
     if isinstance(kind, inspect.IntType | inspect.FloatType) and _BOUND.match(reason):
         return Misfit(way, f"must be {_bounds(kind)}, not {_shown(value)}")
+    if isinstance(kind, inspect.StrType) and kind.pattern == PRINTABLE and "matching" in reason:
+        return Misfit(way, f"must be of printable ASCII, not {_shown(value)}")
     if isinstance(kind, inspect.StrType) and isinstance(value, str):
         return Misfit(way, f"has {len(value)} characters, at most {kind.max_length} are possible" if value else "is empty")
     return Misfit(way, reason)

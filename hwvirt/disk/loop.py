@@ -57,6 +57,8 @@ class LoopDisk:
         try:
             _check_size(self._fd, path, block_bytes)
             volume = FileVolume(self._fd, block_bytes, access=access)
+            if not volume.blocks:
+                raise DiskError(f"{path} is too small for one block of {block_bytes} bytes.")
             identity = identity or _identity_of(path)
             self._server = _Served(volume, identity)
             self._flusher = _Served(volume, identity)  # of its own, so that reads and writes go on during a flush

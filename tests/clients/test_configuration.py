@@ -42,6 +42,8 @@ def refusal(path: Path) -> str:
         ({"link__up_within_s": 0}, f":28:20: link.up_within_s: must be more than 0, not 0. {SEE}"),
         ({"link__peer": ""}, f":26:13: link.peer: is empty. {SEE}"),
         ({"link__peer": "b" * 65}, f":26:13: link.peer: has 65 characters, at most 64 are possible. {SEE}"),
+        ({"link__peer": "b\n"}, f":26:13: link.peer: must be of printable ASCII, not 'b\\n'. {SEE}"),
+        ({"link__peer": "bä"}, f":26:13: link.peer: must be of printable ASCII, not 'bä'. {SEE}"),
         ({"link__peer": "b\0"}, ":26:13: a character that text does not have"),
         ({"link": []}, f":22:11: link: must be an object, not a list. {SEE}"),
         ({"link__tls": {"key": "k"}}, f":29:12: link.tls: key 'authority' is missing. {SEE}"),
@@ -52,6 +54,10 @@ def refusal(path: Path) -> str:
         (
             {"link__host": None, "link__port": None, "link__serial": {"device": "t", "flow": "xon"}},
             ":29:15: link.serial.flow: unknown word 'xon'. Known: none, rtscts.",
+        ),
+        (
+            {"link__host": None, "link__port": None, "link__serial": {"device": "t", "receive_buffer_bytes": 5}},
+            f":29:31: link.serial.receive_buffer_bytes: must be 1024 to {1 << 30}, not 5. {SEE}",
         ),
         ({"luns": {}}, f":9:11: luns: must be a list, not an object. {SEE}"),
         ({"luns__0__mode": "redirekt"}, ":12:15: luns[0].mode: unknown word 'redirekt'. Did you mean 'redirect'?"),

@@ -155,6 +155,15 @@ def test_missing_file_and_existing_image_are_named(tmp_path: Path, image: str) -
     assert str(existing.value) == f"cannot make the image {image}: File exists."
 
 
+@pytest.mark.parametrize("size_bytes", [0, BLOCK - 1])
+def test_file_without_a_block_is_no_disk(size_bytes: int, tmp_path: Path) -> None:
+    path = tmp_path / "small.img"
+    path.write_bytes(bytes(size_bytes))
+    with pytest.raises(DiskError) as caught:
+        LoopDisk(str(path), BLOCK)
+    assert str(caught.value) == f"{path} is too small for one block of {BLOCK} bytes."
+
+
 def test_image_is_sparse(tmp_path: Path) -> None:
     create_image(tmp_path / "large.img", 1 << 30)
     status = (tmp_path / "large.img").stat()
