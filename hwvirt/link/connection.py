@@ -164,13 +164,18 @@ class Connection:
     def _flush(self) -> None:
         self._flush_is_due = False
         out = self.session.outgoing()
-        if out:
+        if not out:
+            return
+        try:
             self._port.send(out)
+        except Exception as error:  # whatever it is: who waits for this session must hear that it is over
+            self.end(LinkDown(f"link: nothing can be sent to {self.session.place} any more: {error!r}."))
 
     def _tick(self) -> None:
         self._handle(self.session.tick(time.monotonic()))
         if not self._over:
             self._flush()
+        if not self._over:
             self._rearm()
 
     def _rearm(self) -> None:
@@ -186,7 +191,13 @@ class Connection:
         self._over = True
         self._timer.cancel()
         self._flush()
-        self._port.close()
+        try:
+            self._port.close()
+        finally:
+            self._tell(error)
+
+    def _tell(self, error: LinkError) -> None:
+        """Who asked, and then the owner, that the session is over."""
         unanswered = [*self._futures.values(), *(future for _, _, future in self._waiting)]
         self._futures.clear()
         self._waiting.clear()
