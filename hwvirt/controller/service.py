@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from hwvirt.buffers import Buffer
+from hwvirt.controller.ledger import ROW
+from hwvirt.controller.reply_room import ReplyRoom
 from hwvirt.controller.store import LocalStore
 from hwvirt.eager import Errand, begin
 from hwvirt.errors import HwvirtError
+from hwvirt.link.config import LinkLimits
 from hwvirt.link.messages import (
     Attach,
     Attached,
@@ -43,7 +47,11 @@ from hwvirt.scsi.sense import (
 from hwvirt.scsi.volume import Extent
 from hwvirt.trace import Trace
 
-__all__ = ["Answering", "Service"]
+__all__ = ["REPLIES_BYTES", "REPLY_BYTES", "Answering", "Service"]
+
+REPLY_BYTES, REPLIES_BYTES = LinkLimits().frame_bytes, LinkLimits().request_bytes
+"""The most that one reply may weigh, and all together from the start of the work until the peer has taken them."""
+_MOST_ROWS = 1 << 16
 
 
 class Answering(Protocol):
@@ -51,6 +59,10 @@ class Answering(Protocol):
 
     def reply(self, message: Reply) -> None:
         """Sends the reply."""
+        ...
+
+    def when_sent(self, told: Callable[[], None]) -> None:
+        """Calls `told` once there is room for more replies, or the session is over."""
         ...
 
 
@@ -64,6 +76,7 @@ class Service:
         self._errands: set[Errand] = set()
         self._former: set[Errand] = set()
         self._one_ended = asyncio.Event()
+        self._room = ReplyRoom(REPLIES_BYTES)
 
     def session_began(self) -> None:
         """Requests from now on belong to a new session."""
@@ -89,6 +102,28 @@ class Service:
         await work
 
     async def _serve(self, message: Request, answering: Answering) -> None:
+        size_bytes = self._reply_bytes(message)
+        if size_bytes > REPLY_BYTES:
+            reason = f"a reply of {size_bytes} bytes is asked for, more than {REPLY_BYTES}"
+            answering.reply(Refused(INVALID_FIELD_IN_PARAMETER_LIST, reason=reason))
+        elif size_bytes:
+            await self._room.enter(size_bytes)
+            try:
+                await self._serve_now(message, answering)
+            finally:
+                answering.when_sent(partial(self._room.leave, size_bytes))
+        else:
+            await self._serve_now(message, answering)
+
+    def _reply_bytes(self, message: Request) -> int:
+        """What the data of the reply may weigh."""
+        if isinstance(message, Read):
+            return sum([place.blocks for place in message.placements]) * self._store.block_bytes if self._store else 0
+        if isinstance(message, Execute):
+            return sum([command.data_in_length for command in message.commands])
+        return _rows(message.limit) * ROW.itemsize if isinstance(message, Query) else 0
+
+    async def _serve_now(self, message: Request, answering: Answering) -> None:
         try:
             reply = await self._answer(message)
         except CheckCondition as error:
@@ -119,7 +154,7 @@ class Service:
                 await store.free(volume, placements)
                 return Done()
             case Query(volume, after, limit):
-                rows, following = store.records.page(volume, after, limit)
+                rows, following = store.records.page(volume, after, _rows(limit))
                 return LedgerPage((rows.tobytes(),), following)
             case Drop(volume, lba, blocks):
                 await store.drop(volume, Extent(lba, blocks))
@@ -132,6 +167,10 @@ class Service:
         if unit is None:
             return Refused(LOGICAL_UNIT_NOT_SUPPORTED, reason=f"no logical unit {message.lun}")
         return Executed(await unit.execute(message.commands))
+
+
+def _rows(limit: int) -> int:
+    return max(1, min(limit, _MOST_ROWS))
 
 
 def _attach(store: LocalStore, message: Attach) -> Reply:

@@ -57,6 +57,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._futures: dict[int, asyncio.Future[Reply]] = {}
         self._waiting: deque[tuple[Body, int, asyncio.Future[Reply]]] = deque()
+        self._unsent: list[Callable[[], None]] = []
         self._paused = False
         self._over = False
         self._flush_is_due = False
@@ -83,6 +84,14 @@ class Connection:
             self._statistics.dropped_replies += 1
             return
         self.session.reply(tag, message)
+        self._flush_soon()
+
+    def when_sent(self, told: Callable[[], None]) -> None:
+        """Calls `told` once the transport has room again after what was answered so far, or the session is over."""
+        if self._over:
+            told()
+            return
+        self._unsent.append(told)
         self._flush_soon()
 
     @property
@@ -163,13 +172,18 @@ class Connection:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        out = self.session.outgoing()
-        if not out:
-            return
-        try:
-            self._port.send(out)
-        except Exception as error:  # whatever it is: who waits for this session must hear that it is over
-            self.end(LinkDown(f"link: nothing can be sent to {self.session.place} any more: {error!r}."))
+        if out := self.session.outgoing():
+            try:
+                self._port.send(out)
+            except Exception as error:  # whatever it is: who waits for this session must hear that it is over
+                self.end(LinkDown(f"link: nothing can be sent to {self.session.place} any more: {error!r}."))
+        if self._unsent and not self._paused:
+            self._tell_sent()
+
+    def _tell_sent(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for told in unsent:
+            told()
 
     def _tick(self) -> None:
         self._handle(self.session.tick(time.monotonic()))
@@ -198,6 +212,7 @@ class Connection:
 
     def _tell(self, error: LinkError) -> None:
         """Who asked, and then the owner, that the session is over."""
+        self._tell_sent()
         unanswered = [*self._futures.values(), *(future for _, _, future in self._waiting)]
         self._futures.clear()
         self._waiting.clear()
@@ -233,3 +248,7 @@ class Responder:
         Raises LocalLinkError for a second answer.
         """
         self._connection.reply(self._tag, message)
+
+    def when_sent(self, told: Callable[[], None]) -> None:
+        """Calls `told` once the transport has taken the replies so far and has room again, or the session is over."""
+        self._connection.when_sent(told)

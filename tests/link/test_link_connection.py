@@ -7,13 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from hwvirt.buffers import Buffer
+from hwvirt.digest import block_digests
 from hwvirt.errors import LinkError
 from hwvirt.link import messages as m
+from hwvirt.link.config import LinkTiming
 from hwvirt.link.connection import Connection, Responder
 from hwvirt.link.endpoint import LinkState
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.events import Ended
-from tests.link.link_rig import LinkRig, play, soon
+from tests.link.link_rig import LinkRig, play, soon, until
 
 
 class FailingPort:
@@ -92,5 +94,49 @@ def test_owner_and_askers_hear_of_every_end_whatever_the_port_does(fails: str, w
         assert a.state is LinkState.CONNECTING
         await a.wait_up(soon())
         assert len(downs) == 1
+
+    play(story)
+
+
+def test_replies_count_as_sent_when_the_peer_takes_them_and_not_before() -> None:
+    """Small requests for large replies, from a peer that does not read: whoever answers can know what lies there."""
+
+    async def story(rig: LinkRig) -> None:
+        sent: list[int] = []
+        data = bytes(1 << 20)
+
+        def large(request: m.Request, responder: Responder) -> None:
+            assert isinstance(request, m.Read)
+            responder.reply(m.ReadData((data,), block_digests((data,), 4096)))
+            responder.when_sent(lambda: sent.append(request.volume))
+
+        a, b = await rig.pair(answer=large, timing=LinkTiming())
+        assert a._live is not None
+        transport = a._live._port._transport  # type: ignore[attr-defined]  # it is a TCP port
+        transport.pause_reading()
+        asked = [a.request(m.Read(number, [m.Placement(0, 1, 256)])) for number in range(64)]
+        await until(lambda: b._live is not None and b._live._paused)
+        assert len(sent) < 64
+        transport.resume_reading()
+        for future in asked:
+            await future
+        await until(lambda: sent == [*range(64)])
+
+    play(story)
+
+
+def test_replies_of_a_session_that_is_over_are_not_waited_for() -> None:
+    async def story(rig: LinkRig) -> None:
+        sent: list[int] = []
+        _, b = await rig.pair(answer=silent)
+        live = b._live
+        assert live is not None
+        live.pause()
+        live.when_sent(lambda: sent.append(1))
+        assert sent == []
+        live.end(LinkDown("link: over."))
+        assert sent == [1]
+        live.when_sent(lambda: sent.append(2))
+        assert sent == [1, 2]
 
     play(story)

@@ -1,0 +1,109 @@
+"""A peer that has proven itself still cannot make this controller hold more of replies than is granted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hwvirt.buffers import length
+from hwvirt.controller.reply_room import ReplyRoom
+from hwvirt.controller.service import REPLIES_BYTES, REPLY_BYTES, Service
+from hwvirt.link import messages as m
+from hwvirt.scsi.command import Command, Completion
+from hwvirt.scsi.sense import INVALID_FIELD_IN_PARAMETER_LIST
+from hwvirt.scsi.status import Status
+
+from .desk import BLOCK, Desk, on_desk
+
+
+class Slow:
+    """A peer: `replies` in their order, and what is to be told when it has taken them."""
+
+    def __init__(self) -> None:
+        self.replies: list[m.Reply] = []
+        self.told: list[Callable[[], None]] = []
+
+    def reply(self, message: m.Reply) -> None:
+        self.replies.append(message)
+
+    def when_sent(self, told: Callable[[], None]) -> None:
+        self.told.append(told)
+
+    @property
+    def read_bytes(self) -> list[int]:
+        return [length(reply.data) for reply in self.replies if isinstance(reply, m.ReadData)]
+
+
+def test_large_replies_wait_in_their_order_until_the_peer_has_taken_those_before(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        await desk.write(0, *range(8))
+        service, peer = Service(desk.store, {}, desk.trace), Slow()
+        service._room = ReplyRoom(4 * BLOCK)
+        for blocks in (3, 2, 1, 4):
+            service.on_request(m.Read(0, [m.Placement(0, desk.store.allocator.lap, blocks)]), peer)
+        service.on_request(m.Flush(0), peer)
+        assert peer.read_bytes == [3 * BLOCK], "two more would be too much, and the one behind them may not overtake"
+        while len(peer.replies) < 2:
+            await desk.flush()
+        assert isinstance(peer.replies[1], m.Flushed), "what has no data waits for nobody"
+        for expected in ([3, 2, 1], [3, 2, 1], [3, 2, 1, 4]):
+            peer.told.pop(0)()
+            for _ in range(3):
+                await desk.flush()
+            assert peer.read_bytes == [blocks * BLOCK for blocks in expected]
+        peer.told.pop(0)()
+        assert service._room.taken_bytes == 0
+        assert peer.told == []
+
+    on_desk(tmp_path, story)
+
+
+class Zeroes:
+    """A logical unit that answers with as many zeroes as it was asked for."""
+
+    executed = 0
+
+    async def execute(self, batch: list[Command]) -> list[Completion]:
+        self.executed += 1
+        return [Completion(Status.GOOD, (bytes(command.data_in_length),)) for command in batch]
+
+
+@pytest.mark.parametrize("kind", ["read", "execute"])
+def test_request_whose_reply_would_be_too_large_is_refused_before_any_work(tmp_path: Path, kind: str) -> None:
+    async def story(desk: Desk) -> None:
+        unit = Zeroes()
+        service, peer = Service(desk.store, {0: unit}, desk.trace), Slow()  # type: ignore[dict-item]  # a list is a sequence
+        blocks = REPLY_BYTES // BLOCK + 1
+        if kind == "read":
+            service.on_request(m.Read(0, [m.Placement(0, 1, blocks - 1), m.Placement(0, 1, 1)]), peer)
+        else:
+            service.on_request(m.Execute(0, [Command(bytes(16), (), REPLY_BYTES), Command(bytes(16), (), BLOCK)]), peer)
+        reason = f"a reply of {blocks * BLOCK} bytes is asked for, more than {REPLY_BYTES}"
+        assert peer.replies == [m.Refused(INVALID_FIELD_IN_PARAMETER_LIST, reason=reason)]
+        assert (unit.executed, service._room.taken_bytes) == (0, 0)
+        service.on_request(m.Execute(0, [Command(bytes(16), (), BLOCK)]), peer)
+        assert unit.executed == 1
+
+    on_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 0xFFFF_FFFF])
+def test_a_page_of_the_ledger_is_never_empty_nor_larger_than_is_sensible(tmp_path: Path, limit: int) -> None:
+    async def story(desk: Desk) -> None:
+        await desk.write(0, *range(8))
+        service, peer = Service(desk.store, {}, desk.trace), Slow()
+        service.on_request(m.Query(0, None, limit), peer)
+        (page,) = peer.replies
+        assert isinstance(page, m.LedgerPage)
+        assert length(page.rows) == 40 * (8 if limit > 1 else 1)
+        assert service._room.taken_bytes <= 40 << 16
+        peer.told.pop()()
+        assert service._room.taken_bytes == 0
+
+    on_desk(tmp_path, story)
+
+
+def test_one_reply_always_fits() -> None:
+    assert REPLY_BYTES <= REPLIES_BYTES == ReplyRoom(REPLIES_BYTES).most_bytes
