@@ -141,6 +141,8 @@ def test_flush_after_one_that_failed_asks_the_disk_before_it_does_anything_else(
         await desk.flush()
         await desk.flush()
         assert (disk.flushes, looked) == (3, [0, 1, 2])
+        desk.ledger_journal.close()
+        desk.start_b()  # what the failed flush had taken was made durable by the next one
         await desk.crash_a()
         assert await desk.read(5) == [1]
         desk.check_one_to_one()

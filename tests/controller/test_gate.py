@@ -81,3 +81,21 @@ def test_who_gives_up_entering_is_in_nobody_s_way() -> None:
         assert gate.admit([Extent(0, 5)]) == [0]
 
     on_gate(story)
+
+
+def test_who_closes_second_waits_until_the_first_has_opened() -> None:
+    async def story(gate: RangeGate) -> None:
+        await gate.close()
+        second = asyncio.create_task(gate.close())
+        third = asyncio.create_task(gate.close())
+        await idle()
+        gate.open()
+        await idle()
+        assert [second.done(), third.done()] == [True, False]
+        assert gate.admit([Extent(0, 1)]) == []
+        gate.open()
+        await third
+        gate.open()
+        assert gate.admit([Extent(0, 1)]) == [0]
+
+    on_gate(story)

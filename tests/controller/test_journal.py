@@ -109,3 +109,31 @@ def test_a_state_directory_has_one_owner(tmp_path: Path) -> None:
     )
     owner.close()
     StateDirectory(tmp_path / "state").close()
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["records", "checkpoint"])
+def test_what_is_appended_after_a_restart_is_newer_than_all_before(tmp_path: Path, checkpoint: bool) -> None:
+    """Else a checkpoint, of this start or of the next, would hide what was acknowledged."""
+    journal = journal_of(tmp_path, b"one", b"two", b"three")
+    if checkpoint:
+        journal.checkpoint([Record(1, b"all three")])
+    journal.close()
+    journal_of(tmp_path, b"four").close()
+    expected = [(1, b"all three")] if checkpoint else [(1, b"one"), (1, b"two"), (1, b"three")]
+    assert stored(tmp_path) == [*expected, (1, b"four")]
+    journal = journal_of(tmp_path)
+    before = (tmp_path / "j.journal").read_bytes()
+    journal.checkpoint([Record(1, b"all four")])
+    journal.close()
+    (tmp_path / "j.journal").write_bytes(before)  # a crash before the journal was cut
+    assert stored(tmp_path) == [(1, b"all four")]
+
+
+def test_short_journal_over_a_long_one_leaves_nothing_of_it(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path, b"a long record" * 100, b"another one" * 100)
+    journal.checkpoint([Record(1, b"both")])
+    journal.append([Record(1, b"x")])
+    journal.sync()
+    journal.close()
+    assert stored(tmp_path) == [(1, b"both"), (1, b"x")]
+    assert (tmp_path / "j.journal").stat().st_size < 100

@@ -191,3 +191,25 @@ def test_a_volume_starts_in_the_state_that_is_asked_for(tmp_path: Path) -> None:
             desk.close()
 
     uvloop.run(run())
+
+
+@pytest.mark.parametrize("end", ["discard", "commit"])
+def test_nothing_of_an_ended_redirection_comes_back_in_the_next_one(tmp_path: Path, end: str) -> None:
+    """It was never flushed; a restart of the store must not have it sent again."""
+
+    async def story(desk: TwoSides) -> None:
+        await desk.write(10, 1)
+        await desk.write(10, 2)
+        await (desk.lifecycle.discard() if end == "discard" else desk.lifecycle.commit())
+        await desk.lifecycle.settled()
+        before = await desk.read(10, 2)
+        assert (desk.volume.superseded, [*desk.volume.unflushed]) == ([], [])
+        await desk.lifecycle.redirect()
+        await desk.stop_b()
+        await desk.start_b_side()
+        await desk.write(11, 3)
+        assert await desk.read(10, 2) == [before[0], 3]
+        await desk.flush()
+        desk.check_one_to_one()
+
+    on_two_sides(tmp_path, story)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from pathlib import Path
 
@@ -132,6 +133,48 @@ def test_request_that_can_never_be_sent_fails_at_once_and_is_not_sent_later() ->
         assert patient.settled_sequence(9) == 101
         await patient.came_up(_mended)
         assert [message.volume for message, _ in peer.asked] == [0, 1, 0, 1]  # type: ignore[union-attr]
+        patient.close()
+
+    asyncio.run(story())
+
+
+def test_mending_that_ends_after_its_session_lets_nothing_out() -> None:
+    """What it has found out is of a session that is over; the next one mends anew."""
+
+    async def story() -> None:
+        peer, gate = _Peer(), asyncio.Event()
+        patient = PatientLink(peer.request, 30.0, Trace("a"))
+
+        async def slow() -> int:
+            await gate.wait()
+            return 5
+
+        mending = asyncio.create_task(patient.came_up(slow))
+        await asyncio.sleep(0)
+        waiting = patient.ask(_write(0, 1))
+        patient.went_down()
+        gate.set()
+        await mending
+        assert (patient.ready, patient.store_epoch, peer.asked) == (False, 0, [])
+        await patient.came_up(_mended)
+        assert (patient.ready, patient.store_epoch, len(peer.asked)) == (True, 1, 1)
+        await peer.answer(0)
+        await waiting
+        patient.close()
+
+    asyncio.run(story())
+
+
+def test_who_asks_long_after_the_link_was_lost_still_has_his_own_time() -> None:
+    async def story() -> None:
+        patient = PatientLink(_Peer().request, 0.3, Trace("a"))
+        await patient.came_up(_mended)
+        patient.went_down()
+        patient._down_at -= 100
+        asked_at = time.monotonic()
+        with pytest.raises(CheckCondition):
+            await patient.ask(_write(0, 1))
+        assert time.monotonic() - asked_at >= 0.3
         patient.close()
 
     asyncio.run(story())

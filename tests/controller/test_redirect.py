@@ -534,3 +534,15 @@ def test_a_store_with_little_spare_room_never_fails_a_write_that_fits(tmp_path: 
         desk.check_one_to_one()
 
     on_desk(tmp_path, story, blocks=64, store_blocks=64 + 6 * 4)
+
+
+def test_a_second_commit_writes_back_what_was_redirected_since_the_first(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        for fill in (1, 2):
+            await desk.write(5, fill)
+            await desk.lifecycle.commit()
+            await desk.lifecycle.settled()
+            assert desk.first_disk()[5] == fill
+            await desk.lifecycle.redirect()
+
+    on_desk(tmp_path, story)

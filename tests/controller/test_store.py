@@ -14,6 +14,7 @@ from hwvirt.controller.link_store import LinkStore
 from hwvirt.errors import PeerError
 from hwvirt.link.messages import LedgerPage, Query, Reply, Request, Slice
 from hwvirt.scsi.sense import CheckCondition
+from hwvirt.scsi.volume import Extent
 
 from .desk import Desk, on_desk
 
@@ -34,6 +35,26 @@ def test_no_generation_of_a_former_start_is_used_again(tmp_path: Path) -> None:
         desk.ledger_journal.close()
         desk.start_b()
         assert desk.store.allocator.lap > last
+
+    on_desk(tmp_path, story)
+
+
+def test_a_checkpoint_of_the_ledger_keeps_laps_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is taken after a restart could have the generation of what was known before."""
+    monkeypatch.setattr("hwvirt.controller.store._CHECKPOINT_BYTES", 0)
+
+    async def story(desk: Desk) -> None:
+        for fill in range(3 * desk.store_blocks):
+            await desk.write(5, fill % 250)
+        await desk.unmap(5, 1)
+        await desk.flush()
+        await desk.store.drop(0, Extent(0, desk.blocks))
+        lap, sequence = desk.store.allocator.lap, desk.store.records.last_sequence
+        desk.ledger_journal.close()
+        desk.start_b()
+        assert desk.store.allocator.lap == lap + 1
+        assert desk.store.records.last_sequence == sequence > 3 * desk.store_blocks
+        desk.volume.map.clear()
 
     on_desk(tmp_path, story)
 
