@@ -11,7 +11,11 @@ from hwvirt.errors import ControllerError
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
-__all__ = ["ControlClient"]
+__all__ = ["ControlClient", "ControllerGone"]
+
+
+class ControllerGone(ControllerError):
+    """A controller does not answer any more: it ends, or has ended."""
 
 _LINE_BYTES = 1 << 26
 _RETRY_S = 0.02
@@ -61,15 +65,31 @@ class ControlClient:
         """The result of one verb. Raises ControllerError with the controller's reason."""
         async with self._turn:
             if self._streams is None:
-                raise ControllerError(f"controller {self.name} is not running.")
-            reader, writer = self._streams
-            writer.write(msgspec.json.encode({"verb": verb, **arguments}) + b"\n")
-            try:
-                line = await reader.readline()
-            except OSError as error:
-                raise ControllerError(f"controller {self.name}: {error.strerror}.") from error
+                raise ControllerGone(f"controller {self.name} is not running.")
+            return await self._ask(self._streams, verb, arguments)
+
+    async def call_long(self, verb: str, **arguments: Any) -> Any:
+        """As `call`, for what takes its time: whoever asks for anything else meanwhile does not wait for it."""
+        try:
+            streams = await self._connect()
+        except OSError as error:
+            raise ControllerGone(f"controller {self.name}: {error.strerror}.") from error
+        try:
+            return await self._ask(streams, verb, arguments)
+        finally:
+            streams[1].close()
+
+    async def _ask(
+        self, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], verb: str, arguments: dict[str, Any]
+    ) -> Any:
+        reader, writer = streams
+        writer.write(msgspec.json.encode({"verb": verb, **arguments}) + b"\n")
+        try:
+            line = await reader.readline()
+        except OSError as error:
+            raise ControllerGone(f"controller {self.name}: {error.strerror}.") from error
         if not line:
-            raise ControllerError(f"controller {self.name} closed its control socket.")
+            raise ControllerGone(f"controller {self.name} closed its control socket.")
         reply = msgspec.json.decode(line)
         if not reply["ok"]:
             raise ControllerError(f"controller {self.name}: {verb}: {reply['error']}", next_step=reply["next_step"])

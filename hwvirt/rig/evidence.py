@@ -12,7 +12,8 @@ from hwvirt.disk.reader import read_blocks
 from hwvirt.errors import InfrastructureError
 from hwvirt.host.initiator import Answer, Initiator, Op
 from hwvirt.rig.judge.evidence import BlockReader, Evidence, LedgerRow, MapRow, State, TombRow
-from hwvirt.rig.stage import Stage, Unit
+from hwvirt.rig.stage import PathLost, Stage, Unit
+from hwvirt.rig.workload.drive import PATH_GONE
 from hwvirt.scsi.volume import Extent
 
 __all__ = ["gather", "read_through"]
@@ -87,14 +88,15 @@ def _reader_through(path: Initiator) -> BlockReader:
 
 
 async def read_through(path: Initiator, lba: int, blocks: int) -> bytes:
-    """Blocks as a host reads them. Raises InfrastructureError when they cannot be read."""
+    """Blocks as a host reads them. Raises InfrastructureError when they cannot be read, PathLost when nothing can."""
     answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     done: Callable[[Answer], None] = partial(_set, answer)
     path.submit(Op.READ, lba, blocks, (), done)
     found = await answer
     if found.error:
         where = f"LBA {lba} to {lba + blocks - 1}"
-        raise InfrastructureError(f"{where} cannot be read through the host path: errno {found.error}.")
+        blame = PathLost if found.error in PATH_GONE else InfrastructureError
+        raise blame(f"{where} cannot be read through the host path: errno {found.error}.")
     return bytes(joined(found.data))
 
 

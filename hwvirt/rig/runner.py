@@ -17,6 +17,7 @@ import uvloop
 
 from hwvirt.errors import ExitCode, HwvirtError, InfrastructureError
 from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench, ControllersError
+from hwvirt.rig.control_client import ControllerGone
 from hwvirt.rig.describe import detail_of, dry_run, locked, topology
 from hwvirt.rig.disks import needs_lab
 from hwvirt.rig.far_bench import FarBench, FarMachine
@@ -25,17 +26,19 @@ from hwvirt.rig.file.scenario import Scenario, Step
 from hwvirt.rig.in_lab import run_in_lab
 from hwvirt.rig.replay import replay_command
 from hwvirt.rig.report import Report, RunFolder, StepReport, decide, provenance, summarize, unmet, verdict_word
-from hwvirt.rig.stage import Stage
+from hwvirt.rig.stage import PathLost, Stage
 from hwvirt.rig.steps import STEPS, Performance, name_of
 from hwvirt.rig.watcher import Watcher
 from hwvirt.stopping import on_stop
 from hwvirt.trace import Event, Trace
+from hwvirt.units import Deadline
 
 __all__ = ["RunOptions", "run_rig"]
 
 STEP_S = 900.0
 _TICK_S = 0.25
 _DISAGREES_S = 30.0
+_ENDING_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ class _Run:
         self.trace.emit("step.started", name=name, detail=detail_of(step), deadline_s=STEP_S)
         try:
             async with asyncio.timeout(STEP_S):
-                await STEPS[type(step)](performance, step)
+                await self._step(performance, step)
         except TimeoutError:
             failure = f"step {name} of scenario {scenario.name!r} did not end within {STEP_S:.0f} s"
             self._fail(ExitCode.INFRASTRUCTURE, failure)
@@ -204,6 +207,17 @@ class _Run:
                 self.trace.emit("step.failed", name=name, reason=failure)
             else:
                 self.trace.emit("step.finished", name=name, elapsed_s=round(elapsed_s, 3))
+
+    async def _step(self, performance: Performance, step: Step) -> None:
+        try:
+            await STEPS[type(step)](performance, step)
+        except (PathLost, ControllerGone):
+            # A controller that ends stops serving hosts first, and is gone last: then that is the reason.
+            deadline = Deadline.after(_ENDING_S)
+            while not deadline.expired:
+                await performance.stage.bench.check_alive()
+                await asyncio.sleep(_TICK_S)
+            raise
 
     async def _watch(self, stage: Stage) -> None:
         """Keeps the watcher and the accounts of the stores up to date; a controller that dies by itself ends the run."""

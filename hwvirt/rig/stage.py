@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hwvirt.disk.disk import Disk
 from hwvirt.disk.reader import digest_blocks
 from hwvirt.disk.witness import Record
-from hwvirt.errors import ControllerError
+from hwvirt.errors import ControllerError, RigError
 from hwvirt.host.initiator import Initiator
 from hwvirt.host.nbd.client import NbdInitiator
 from hwvirt.rig.bench import Bench
@@ -20,7 +20,11 @@ from hwvirt.rig.judge.evidence import StoreCount
 from hwvirt.rig.judge.history import History, MarkKind
 from hwvirt.scsi.volume import Extent
 
-__all__ = ["Baseline", "Stage", "Unit"]
+__all__ = ["Baseline", "PathLost", "Stage", "Unit"]
+
+
+class PathLost(RigError):
+    """A path to a LUN was lost, and no fault of the rig had done it. Its controller may be about to end."""
 
 
 @dataclass(slots=True)

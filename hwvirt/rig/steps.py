@@ -29,15 +29,13 @@ from hwvirt.rig.file.scenario import (
 from hwvirt.rig.judge.history import MarkKind
 from hwvirt.rig.judge.judge import judge
 from hwvirt.rig.judge.verdict import Outcome, Property, Verdict
-from hwvirt.rig.stage import Stage, Unit
+from hwvirt.rig.stage import PathLost, Stage, Unit
 from hwvirt.rig.workload import Counts, Mix, WorkloadPlan, fill, read_all, run_workload
 from hwvirt.trace import Trace
-from hwvirt.units import Deadline
 
 __all__ = ["STEPS", "Performance", "name_of"]
 
 _PROGRESS_EVERY = 64
-_ENDING_S, _LOOK_AGAIN_S = 10.0, 0.1
 
 
 @dataclass(slots=True)
@@ -92,12 +90,12 @@ async def _redirect(run: Performance, step: StartRedirect) -> None:
 
 
 async def _commit(run: Performance, step: Commit) -> None:
-    await _control(run, step.controller).call("commit", lun=step.lun, wait=True)
+    await _control(run, step.controller).call_long("commit", lun=step.lun, wait=True)
     run.stage.unit(step.controller, step.lun).history.mark(MarkKind.COMMIT)
 
 
 async def _discard(run: Performance, step: Discard) -> None:
-    await _control(run, step.controller).call("discard", lun=step.lun)
+    await _control(run, step.controller).call_long("discard", lun=step.lun)
     run.stage.unit(step.controller, step.lun).history.mark(MarkKind.DISCARD)
 
 
@@ -130,8 +128,7 @@ async def _workload(run: Performance, step: Workload) -> None:
         await faults.finish()
         await stage.bench.check_alive()
         if unit.initiators.get((step.controller, step.lun)) is path:
-            await _blame(stage)
-            raise RigError(f"the path to {step.controller}/{step.lun} was lost, and no fault of the rig had done it.")
+            raise PathLost(f"the path to {step.controller}/{step.lun} was lost, and no fault of the rig had done it.")
         path = await stage.initiator(step.controller, step.lun)
         return path
 
@@ -147,14 +144,6 @@ async def _workload(run: Performance, step: Workload) -> None:
             f"faults that never struck: {', '.join(faults.unfired)}.",
             next_step="Give the workload more operations, or the faults an earlier moment.",
         )
-
-
-async def _blame(stage: Stage) -> None:
-    """A path was lost that no fault has cut: raises ControllerError when a controller was about to end."""
-    deadline = Deadline.after(_ENDING_S)
-    while not deadline.expired:
-        await stage.bench.check_alive()
-        await asyncio.sleep(_LOOK_AGAIN_S)  # it stops serving hosts first, and its control socket last
 
 
 async def _with_backup(run: Performance, step: Backup, work: Coroutine[Any, Any, Counts]) -> None:
@@ -234,6 +223,8 @@ async def _hear_the_host_path(run: Performance, unit: Unit) -> list[str]:
     run.counts.mismatches += counts.mismatches
     run.counts.failed += counts.failed
     run.counts.in_doubt += counts.in_doubt
+    if counts.in_doubt:
+        raise PathLost(f"the path to {unit.controller}/{unit.lun} was lost while the judge read it.")
     reads = [unit.history.operation(number) for number in range(first, len(unit.history) + 1)]
     return [
         f"{unit.controller}/{unit.lun} LBA {read.lba} to {read.lba + read.blocks - 1}" for read in reads if not read.seen

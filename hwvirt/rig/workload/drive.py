@@ -16,7 +16,7 @@ from hwvirt.rig.judge.block import describe, identify, make_extent, versions_in
 from hwvirt.rig.judge.history import WRITES, Fate, History, Kind
 from hwvirt.rig.workload.plan import Script
 
-__all__ = ["Counts", "Drive", "Progress", "Reconnect"]
+__all__ = ["PATH_GONE", "Counts", "Drive", "Progress", "Reconnect"]
 
 _OPS = {
     Kind.READ: Op.READ,
@@ -26,7 +26,8 @@ _OPS = {
     Kind.ZERO: Op.ZERO,
     Kind.FLUSH: Op.FLUSH,
 }
-_PATH_GONE = (ENOTCONN, ECONNRESET)
+PATH_GONE = (ENOTCONN, ECONNRESET)
+"""The errors of a path through which nothing can be reached any more."""
 
 
 @dataclass(slots=True)
@@ -140,7 +141,7 @@ class Drive:
             self._counts.in_doubt += 1
         else:
             self._counts.failed += 1
-        self._lost |= answer.in_doubt or answer.error in _PATH_GONE
+        self._lost |= answer.in_doubt or answer.error in PATH_GONE
         self._history.end(number, Fate.IN_DOUBT if answer.in_doubt else Fate.FAILED)
 
     def _look(self, number: int, lba: int, blocks: int, data: Pieces) -> None:

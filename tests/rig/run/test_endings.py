@@ -126,6 +126,7 @@ def test_real_disk_that_is_not_there_is_refused_before_anything_is_made(tmp_path
     assert not list(ran.folder.glob("*.log"))
 
 
+@pytest.mark.parametrize("beside", ["", "\n        while: {backup: {lun: 1}}"], ids=["alone", "beside a backup"])
 @pytest.mark.parametrize("name", ["a", "b"])
 @pytest.mark.parametrize(
     ("number", "how"),
@@ -135,7 +136,7 @@ def test_real_disk_that_is_not_there_is_refused_before_anything_is_made(tmp_path
     ],
     ids=["SIGKILL", "SIGTERM"],
 )
-def test_controller_that_ends_by_itself_ends_the_run(name: str, number: int, how: str, tmp_path: Path) -> None:
+def test_controller_that_ends_by_itself_ends_the_run(name: str, number: int, how: str, beside: str, tmp_path: Path) -> None:
     def kill(event: Event, spectator: Spectator) -> None:
         if event.name == "step.progress" and event.fields["total"] == 300_000 and not killed:
             pid = call(spectator.socket(name), "status")["pid"]
@@ -143,13 +144,25 @@ def test_controller_that_ends_by_itself_ends_the_run(name: str, number: int, how
             os.kill(pid, number)
 
     killed: list[int] = []
-    ran = run(small(FILL, REDIRECT, workload(300_000, blocks="1..1"), JUDGE), tmp_path, on_event=kill)
+    ran = run(small(FILL, REDIRECT, workload(300_000, blocks="1..1") + beside, JUDGE), tmp_path, on_event=kill)
     reason = f"controller {name} {how} Its log: FOLDER/{name}.log."
     assert ending(ran) == (ExitCode.INFRASTRUCTURE, "infrastructure", reason)
     workload_step = ran.report["steps"][2]
     assert (workload_step["name"], workload_step["failure"].replace(str(ran.folder), "FOLDER")) == ("workload", reason)
     assert ran.report["steps"][3]["blocked"]
     assert ran.report["counts"]["acknowledged"] > 0  # what was counted until then is told
+
+
+def test_commit_whose_store_is_stopped_does_not_wait_for_it(tmp_path: Path) -> None:
+    def stop(event: Event, spectator: Spectator) -> None:
+        if event.name == "redirect.state" and event.fields["state"] == "committing":
+            os.kill(spectator.pids["b"], signal.SIGTERM)
+
+    work = workload(1000, mix="100/0/0/0")
+    text = rig_of(FILL, REDIRECT, work, "commit: {lun: 0}", JUDGE, first="16MiB", second="32MiB", link="stall: 60s")
+    ran = run(text, tmp_path, on_event=stop)
+    reason = "controller b ended by itself with code 0: somebody has stopped it. Its log: FOLDER/b.log."
+    assert ending(ran) == (ExitCode.INFRASTRUCTURE, "infrastructure", reason)
 
 
 def test_fault_that_never_strikes_is_no_pass(tmp_path: Path) -> None:
