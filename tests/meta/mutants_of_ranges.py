@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from hwvirt.buffers import Pieces, joined
 from hwvirt.controller import lifecycle
-from hwvirt.controller.allocator import Allocator
 from hwvirt.controller.correlation import CHANGE, CorrelationMap
 from hwvirt.controller.forward import ForwardUnit
 from hwvirt.controller.ledger import Ledger
@@ -27,6 +25,7 @@ from hwvirt.scsi.volume import Extent, Write
 from tests.meta.planting import LBA, instead_of, mutant, one_by_one, spoiled
 
 _LARGE_BLOCKS = 256
+
 
 # Ends and parts.
 
@@ -82,49 +81,7 @@ def commit_without_its_end() -> None:
             spoiled(*range(chunk.lba, chunk.lba + chunk.blocks))
 
 
-@mutant
-def commit_without_zeroes() -> None:
-    """A commit writes back what was written, and not what was unmapped."""
-
-    @instead_of(Lifecycle, "_copy_back")
-    async def copy_back(original: Any, self: Any, runs: Sequence[Any]) -> None:
-        spoiled(*(lba for run in runs if not run.placement for lba in range(run.lba, run.lba + run.blocks)))
-        await original(self, [run for run in runs if run.placement])
-
-
 # Where things lie.
-
-
-@mutant
-def overrun() -> None:
-    """A write of some blocks reaches the block before its position as well."""
-
-    @instead_of(LocalStore, "_put")
-    async def put(
-        original: Any, self: LocalStore, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
-    ) -> list[Placement]:
-        placements: list[Placement] = await original(self, volume, slices, data, digests)
-        at = placements[0].lba
-        if slices[0].lba % 8 == LBA % 8 and at and self.records._volumes[at - 1]:
-            spoiled(int(self.records._lbas[at - 1]))
-            await self._volume.write([Write(at - 1, [joined(data)[: self.block_bytes]])])
-        return placements
-
-
-@mutant
-def shared_position() -> None:
-    """The block behind LBA gets the position of LBA."""
-
-    @instead_of(CorrelationMap, "bind")
-    def bind(
-        original: Any, self: CorrelationMap, slices: Sequence[Slice], placements: Sequence[Placement]
-    ) -> list[Placement]:
-        gone: list[Placement] = original(self, slices, placements)
-        (run,) = self.lookup(Extent(LBA, 1))
-        for one, _ in one_by_one(slices, placements):
-            if one.lba == LBA + 1 and run.placement is not None:
-                self.apply(np.array([(LBA + 1, 1, pack(run.placement), one.sequence)], CHANGE))
-        return gone
 
 
 @mutant
@@ -136,25 +93,6 @@ def position_outside_the_store() -> None:
         larger = DiskVolume(volume._disk, Extent(volume._first, volume.blocks + 8), volume.block_bytes)
         original(self, larger, *rest)
         self.allocator.cursor = volume.blocks
-
-
-@mutant
-def shifted_store() -> None:
-    """The store begins one block too early on its disk."""
-
-    @instead_of(LocalStore, "__init__")
-    def init(original: Any, self: LocalStore, volume: Any, *rest: Any) -> None:
-        original(self, DiskVolume(volume._disk, Extent(volume._first - 1, volume.blocks), volume.block_bytes), *rest)
-
-
-@mutant
-def freed_twice() -> None:
-    """Positions are given back twice."""
-
-    @instead_of(Allocator, "give_back")
-    def give_back(original: Any, self: Allocator, placements: Sequence[Placement]) -> None:
-        original(self, placements)
-        original(self, placements)
 
 
 @mutant

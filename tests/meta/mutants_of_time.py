@@ -9,7 +9,6 @@ from hwvirt.buffers import Pieces, split
 from hwvirt.controller import lifecycle, units
 from hwvirt.controller.correlation import Rows
 from hwvirt.controller.ledger import Ledger
-from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.map_journal import MapJournal
 from hwvirt.controller.position import UNMAPPED, ZERO
 from hwvirt.controller.redirect import Change, RedirectVolume
@@ -18,7 +17,7 @@ from hwvirt.digest import block_digests
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.scsi.volume import Extent, Write
-from tests.meta.planting import LBA, instead_of, mutant, names_lba, spoiled, with_block
+from tests.meta.planting import LBA, instead_of, mutant, names_lba, spoiled
 
 
 @mutant
@@ -49,21 +48,6 @@ def former_generation() -> None:
 
 
 @mutant
-def one_read_behind() -> None:
-    """A read of a block returns what the read before it should have returned."""
-    newest: list[Pieces] = []
-
-    @instead_of(RedirectVolume, "read")
-    async def read(original: Any, self: RedirectVolume, extents: Sequence[Extent]) -> list[Pieces | CheckCondition]:
-        results: list[Pieces | CheckCondition] = await original(self, extents)
-        if names_lba(extents):
-            (block,) = await original(self, [Extent(LBA, 1)])
-            newest.append(block)
-            return with_block(results, extents, newest.pop(0) if len(newest) > 1 else block)
-        return results
-
-
-@mutant
 def acknowledged_too_early() -> None:
     """A write is acknowledged at once and done after the next read of its block."""
     late: list[Change] = []
@@ -82,46 +66,6 @@ def acknowledged_too_early() -> None:
             while late:
                 await self._send([late.pop(0)])
         return results
-
-
-@mutant
-def frozen_at_first_live() -> None:
-    """The frozen LU shows the live volume to its first reader, and then the original."""
-    live: list[RedirectVolume] = []
-
-    class Thawing:
-        def __init__(self, first: Any) -> None:
-            self._first = first
-            self._reads = 0
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._first, name)
-
-        async def read(self, extents: Sequence[Extent]) -> list[Pieces | CheckCondition]:
-            self._reads += 1
-            results: list[Pieces | CheckCondition] = await (live[0] if self._reads == 1 else self._first).read(extents)
-            return results
-
-    @instead_of(units, "_served")
-    def served(original: Any, config: Any, lun: Any, volume: Any) -> Any:
-        if isinstance(volume, RedirectVolume):
-            live.append(volume)
-        return original(config, lun, Thawing(volume) if lun.mode == "frozen" else volume)
-
-
-@mutant
-def discard_after_a_last_write() -> None:
-    """When redirection is discarded, a block of it is written to the first disk."""
-
-    @instead_of(Lifecycle, "_empty")
-    def empty(original: Any, self: Any) -> None:
-        original(self)
-
-    @instead_of(Lifecycle, "discard")
-    async def discard(original: Any, self: Any) -> None:
-        (block,) = await self._volume.read([Extent(LBA, 1)])
-        await self._volume.first.write([Write(LBA, block)])
-        await original(self)
 
 
 @mutant
@@ -155,42 +99,12 @@ def unmaps_that_a_restart_forgets() -> None:
 
 
 @mutant
-def sequence_from_the_beginning() -> None:
-    """After a restart changes are numbered from one again."""
-
-    @instead_of(Lifecycle, "start")
-    async def start(original: Any, self: Any, initial: Any) -> None:
-        await original(self, initial)
-        self._volume.sequence = 0
-
-
-@mutant
 def ledger_not_taken_over() -> None:
     """After a crash of the first controller the newer rows of the ledger are not taken over."""
 
     @instead_of(lifecycle, "reconcile")
     def reconcile(original: Any, volume: RedirectVolume, rows: Rows) -> None:
         volume.sequence = max(volume.sequence, int(rows["sequence"].max(initial=0)))
-
-
-@mutant
-def repeated_request_done_twice() -> None:
-    """A request that comes again after a reconnect is done again."""
-
-    @instead_of(LocalStore, "write")
-    async def write(original: Any, self: LocalStore, volume: int, slices: Sequence[Slice], *rest: Any) -> list[Placement]:
-        self._answers.get(volume, {}).pop(slices[0].sequence, None)
-        return await original(self, volume, slices, *rest)  # type: ignore[no-any-return]  # `original` is what it replaces
-
-
-@mutant
-def map_that_comes_back() -> None:
-    """A discard leaves the map as it was; it is in use again with the next redirection."""
-
-    @instead_of(Lifecycle, "_empty")
-    def empty(original: Any, self: Any) -> None:
-        self._volume.unflushed.clear()
-        self._volume.superseded.clear()
 
 
 @mutant
