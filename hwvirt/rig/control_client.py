@@ -83,6 +83,8 @@ class ControlClient:
         self, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], verb: str, arguments: dict[str, Any]
     ) -> Any:
         reader, writer = streams
+        if writer.is_closing():  # to write would be an error that nobody expects
+            raise ControllerGone(f"controller {self.name} closed its control socket.")
         writer.write(msgspec.json.encode({"verb": verb, **arguments}) + b"\n")
         try:
             line = await reader.readline()
