@@ -21,6 +21,7 @@ from hwvirt.link.endpoint import Endpoint
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.events import Peer
 from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request
+from hwvirt.reading import read_file
 from hwvirt.scsi.sense import INVALID_FIELD_IN_PARAMETER_LIST, LOGICAL_UNIT_NOT_SUPPORTED, NOT_READY
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
@@ -201,10 +202,7 @@ def _timing(stall_s: float) -> LinkTiming:
 
 
 def _read_secret(path: Path) -> bytes:
-    try:
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise UsageError(f"link secret {path}: {error.strerror}.", next_step="Write the shared secret there.") from error
+    secret = read_file(path, "link secret").strip()
     if not secret:
         raise UsageError(f"link secret {path}: the file is empty.", next_step="Write the shared secret there.")
     return secret

@@ -159,6 +159,20 @@ def test_path_that_cannot_be_used(desk: Desk, changes: dict[str, object], said: 
     assert (desk.folder / "first.img").stat().st_size == 1024 * 4096
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("none", "cannot read the link secret none: No such file or directory."),
+        ("first.img", "link secret first.img: the file is empty. Write the shared secret there."),
+        ("/dev/zero", "/dev/zero is no link secret: it has more than 16 MiB."),
+    ],
+)
+def test_secret_that_cannot_be_read(desk: Desk, path: str, said: str) -> None:
+    desk.b(link__secret_file=path)
+    (desk.folder / "first.img").write_bytes(b"\n")
+    assert complaint(hwvirt("controller", "b.json", cwd=desk.folder)) == (2, said)
+
+
 def test_nbd_port_that_is_taken(desk: Desk) -> None:
     with taken_port(listening=True) as port:
         assert complaint(hwvirt("controller", desk.own(nbd={"port": port}))) == (

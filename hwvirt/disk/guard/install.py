@@ -6,14 +6,14 @@ import grp
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import hwvirt
 from hwvirt.errors import InfrastructureError
 
-__all__ = ["GROUP", "Check", "check", "install", "installed_files"]
+__all__ = ["GROUP", "Activation", "Check", "check", "install", "installed_files", "put_in_force"]
 
 GROUP = "hwvirt"
 
@@ -23,14 +23,27 @@ _TARGETS = {  # file of udev-rules/ → where it goes
     "hwvirt.tmpfiles.conf": "etc/tmpfiles.d/hwvirt.conf",
     "hwvirt-controller@.service": "etc/systemd/system/hwvirt-controller@.service",
 }
-_ACTIVATION = (
-    ("systemd-sysusers", "hwvirt.conf"),
-    ("systemd-tmpfiles", "--create", "hwvirt.conf"),
-    ("udevadm", "control", "--reload"),
-    ("udevadm", "trigger", "--action=change", "--subsystem-match=block", "--subsystem-match=scsi_generic"),
-    ("systemctl", "daemon-reload"),
-)
+_UDEV, _SYSTEMD = Path("/run/udev/control"), Path("/run/systemd/system")
+"""They are there while udev, or systemd as init, runs: udevadm(8), sd_booted(3)."""
 _HOMES = ("/home/", "/root/")
+
+
+class Activation(NamedTuple):
+    """A command that puts files in force, and what has to be there for it to make sense."""
+
+    command: tuple[str, ...]
+    needs: Path | None = None
+
+
+_ACTIVATIONS = (
+    Activation(("systemd-sysusers", "hwvirt.conf")),
+    Activation(("systemd-tmpfiles", "--create", "hwvirt.conf")),
+    Activation(("udevadm", "control", "--reload"), _UDEV),
+    Activation(
+        ("udevadm", "trigger", "--action=change", "--subsystem-match=block", "--subsystem-match=scsi_generic"), _UDEV
+    ),
+    Activation(("systemctl", "daemon-reload"), _SYSTEMD),
+)
 
 
 class Check(NamedTuple):
@@ -58,21 +71,38 @@ def _starting(python: str, text: str) -> str:
 
 
 def install(root: Path, python: str = sys.executable) -> Iterator[str]:
-    """Writes the files and puts them in force, where `root` is the running system. Yields what was done. Raises OSError."""
+    """Writes the files and puts them in force, where `root` is the running system. Yields what was done.
+
+    Raises OSError; InfrastructureError, at the end, when one of the commands has failed.
+    """
     for path, text in installed_files(root, python).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o644)
         yield f"wrote {path}"
-    if root != Path("/"):
-        return
-    for command in _ACTIVATION:
+    if root == Path("/"):
+        yield from put_in_force(_ACTIVATIONS)
+
+
+def put_in_force(activations: Iterable[Activation]) -> Iterator[str]:
+    """Yields what was done. Raises InfrastructureError, at the end, when one of the commands has failed."""
+    failed = 0
+    for command, needs in activations:
+        words = " ".join(command)
         if shutil.which(command[0]) is None:
-            yield f"left out {' '.join(command)}: there is no {command[0]}"
-            continue
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        how = "ran" if done.returncode == 0 else f"failed with status {done.returncode} ({done.stderr.strip()}):"
-        yield f"{how} {' '.join(command)}"
+            yield f"left out {words}: there is no {command[0]}"
+        elif needs is not None and not needs.exists():
+            yield f"left out {words}: there is no {needs}, so there is nobody to tell"
+        else:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            failed += done.returncode != 0
+            how = "ran" if done.returncode == 0 else f"failed with status {done.returncode} ({done.stderr.strip()}):"
+            yield f"{how} {words}"
+    if failed:
+        raise InfrastructureError(
+            f"the files are written, and {failed} of the commands that put them in force failed.",
+            next_step="Run those by hand, then see hwvirt udev check.",
+        )
 
 
 def check(root: Path, python: str = sys.executable) -> Iterator[Check]:
@@ -87,7 +117,7 @@ def check(root: Path, python: str = sys.executable) -> Iterator[Check]:
         else:
             yield Check(name, same, str(path) if same else f"{path} differs from this version's", again)
     yield _group()
-    running = Path("/run/udev/control").exists()
+    running = _UDEV.exists()
     yield Check("udev", running, "runs" if running else "does not run", "Start systemd-udevd.")
     hidden = python.startswith(_HOMES)
     where = f"{python} lies in a home, which the service cannot see" if hidden else python

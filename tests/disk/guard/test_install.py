@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.disk.guard.install import check, install, installed_files
+from hwvirt.disk.guard.install import Activation, check, install, installed_files, put_in_force
+from hwvirt.errors import InfrastructureError
 
 ROOT = Path(__file__).parents[3]
 PYTHON = "/opt/hwvirt/bin/python"
@@ -51,6 +52,30 @@ def test_check_tells_missing_old_and_sound_files(tmp_path: Path) -> None:
     list(install(tmp_path, PYTHON))
     assert state(tmp_path)["rules.d/71-hwvirt.rules"] == (True, str(rules))
     assert state(tmp_path, "/usr/bin/python3")["rules.d/71-hwvirt.rules"] == (False, f"{rules} differs from this version's")
+
+
+def test_command_that_fails_is_told_and_the_others_are_run(tmp_path: Path) -> None:
+    activations = (
+        Activation(("sh", "-c", "echo no such unit >&2; exit 3")),
+        Activation(("no-such-program", "reload")),
+        Activation(("true", "control"), tmp_path / "nobody"),
+        Activation(("true", "trigger"), tmp_path),
+    )
+    told = []
+    with pytest.raises(InfrastructureError) as failed:
+        for line in put_in_force(activations):
+            told.append(line)
+    assert told[0] == "failed with status 3 (no such unit): sh -c echo no such unit >&2; exit 3"
+    assert told[1:] == list(put_in_force(activations[1:]))
+    assert str(failed.value) == (
+        "the files are written, and 1 of the commands that put them in force failed. "
+        "Run those by hand, then see hwvirt udev check."
+    )
+    assert list(put_in_force(activations[1:])) == [
+        "left out no-such-program reload: there is no no-such-program",
+        f"left out true control: there is no {tmp_path}/nobody, so there is nobody to tell",
+        "ran true trigger",
+    ]
 
 
 def test_program_in_a_home_is_told(tmp_path: Path) -> None:
