@@ -99,7 +99,10 @@ def test_changes_put_back_are_taken_again(window: int, monkeypatch: pytest.Monke
     taken = correlation.take_changes()
     assert taken["blocks"].sum() == 23
     correlation.put_back(taken)
-    assert np.array_equal(correlation.take_changes(), taken)
+    again = CorrelationMap(40)
+    again.apply(correlation.take_changes())  # perhaps in another order, and cut elsewhere
+    assert np.array_equal(again.rows(), correlation.rows())
+    assert not len(correlation.take_changes())
 
 
 def test_a_released_block_lies_on_the_first_volume_and_keeps_its_sequence_number() -> None:
