@@ -1,7 +1,8 @@
 """B's append allocator: a cursor walks the second volume and takes what is free.
 
 A block's generation is the lap of the cursor in which it was taken: the cursor passes each block once a lap, so a
-position that is used again never has its former generation.
+position that is used again never has its former generation. Generations have fewer bits than laps and begin anew after
+16,777,216 of them: whoever still asks for a position of then has been told long ago that it was given up.
 
 A large write leaves short holes behind for the next lap, where they may have grown, and for small writes. On a store that is
 two thirds full of scattered blocks, sequential writes find whole runs again after two rounds; filling every hole, never.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwvirt.controller.position import Columns
+from hwvirt.controller.position import GENERATION_MASK, Columns
 from hwvirt.link.messages import Placement
 
 __all__ = ["Allocator", "NoSpace"]
@@ -68,7 +69,7 @@ class Allocator:
                 self.cursor = start + count
                 continue
             self._taken[start : start + count] = _TAKEN * count
-            runs.append(Placement(start, self.lap, count))
+            runs.append(Placement(start, self.lap & GENERATION_MASK, count))
             self.cursor = start + count
             wanted -= count
         self.live += blocks

@@ -12,6 +12,7 @@ from hwvirt.link.messages import Placement, Slice
 
 __all__ = [
     "GENERATION_BITS",
+    "GENERATION_MASK",
     "MAPPED",
     "NEXT_BLOCK",
     "UNMAPPED",

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from hwvirt.controller.allocator import Allocator, NoSpace
+from hwvirt.controller.position import pack, unpack
 from hwvirt.link.messages import Placement
 
 
@@ -23,6 +24,16 @@ def test_a_freed_block_is_not_used_before_it_is_settled() -> None:
     assert str(caught.value) == "1 blocks asked, 0 free, 4 freed but not yet durable"
     allocator.settle(allocator.pending())
     assert allocator.take(1) == [Placement(0, 2, 1)]
+
+
+def test_generations_begin_anew_before_they_would_name_another_block() -> None:
+    allocator = Allocator(4, lap=(1 << 24) - 1)
+    last = allocator.take(4)
+    allocator.give_back(last)
+    allocator.settle(allocator.pending())
+    first = allocator.take(4)
+    assert (allocator.lap, first) == (1 << 24, [Placement(0, 0, 4)])
+    assert [unpack(pack(place), 4) for place in (*last, *first)] == [*last, *first]
 
 
 def test_what_is_given_back_behind_the_mark_stays_unsettled() -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import serial
 
@@ -20,6 +21,7 @@ __all__ = ["Tty", "Wire", "WireOwner", "open_wire"]
 
 _READ_BYTES = 1 << 16
 _POLL_S = 0.1
+_REMOTE = ("rfc2217://", "socket://")
 
 
 class WireOwner(Protocol):
@@ -72,6 +74,8 @@ async def open_wire(link: SerialLink, owner: WireOwner) -> Wire:
 def _opened(link: SerialLink) -> serial.Serial:
     # pyserial sets raw mode with TCSANOW, which keeps what has come, and drops what a cooked tty has mangled before that.
     is_tty = "://" not in link.device
+    if link.device.startswith(_REMOTE) and not _has_host_and_port(link.device):
+        raise LinkError(f"link: {link.device} names no host and port.", next_step="Write it like rfc2217://HOST:PORT.")
     try:
         return serial.serial_for_url(
             link.device,
@@ -80,7 +84,7 @@ def _opened(link: SerialLink) -> serial.Serial:
             rtscts=link.flow is Flow.RTSCTS,
             exclusive=True if is_tty else None,
         )
-    except (OSError, ValueError) as error:  # SerialException is an OSError
+    except Exception as error:  # what is wrong with a URL is told by whatever pyserial stumbles over
         raise _cannot_open(error, link.device) from error
 
 
@@ -224,6 +228,14 @@ class _Remote:
         self._reader.join()
         self._port.close()
         self._writer.join()
+
+
+def _has_host_and_port(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        return bool(parts.hostname and parts.port)
+    except ValueError:  # the port is no number, or none of TCP
+        return False
 
 
 def _cannot_open(error: Exception, device: str) -> LinkError:
