@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TextIO
 
@@ -43,6 +45,17 @@ class _Terminal(RichConsole):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Ctrl-C waits until the terminal has all of it: what rich was interrupted in would never be taken back."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 class Screen:
     """One view on one terminal. Text is never taken for markup. Painting takes milliseconds: not for every event."""
 
@@ -62,7 +75,8 @@ class Screen:
 
     def start(self, now: float) -> None:
         """Takes the terminal."""
-        self._live.start()
+        with _whole():
+            self._live.start()
         self.paint(now)
 
     def paint(self, now: float, every_s: float = 0.0) -> None:
@@ -71,13 +85,16 @@ class Screen:
             return
         self._painted_at = now
         size = self._terminal.size
-        self._live.update(view(self._model, now, size.width, size.height), refresh=True)
+        picture = view(self._model, now, size.width, size.height)
+        with _whole():
+            self._live.update(picture, refresh=True)
 
     def stop(self) -> None:
         """Gives the terminal back. Idempotent."""
-        if self._live.is_started:
-            self._terminal.clear()  # what a resized tmux remembers of this screen would show up in the scrollback
-        self._live.stop()
+        with _whole():
+            if self._live.is_started:
+                self._terminal.clear()  # what a resized tmux remembers of this screen would show up in the scrollback
+            self._live.stop()
 
     def print(self, rows: Iterable[Text]) -> None:
         """Lines for the scrollback, after `stop`; long ones are wrapped by the terminal, so that they copy as one."""

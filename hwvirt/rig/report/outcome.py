@@ -19,6 +19,7 @@ _WORDS = {
     ExitCode.INFRASTRUCTURE: "infrastructure",
     ExitCode.NOTHING_RAN: "nothing-ran",
     ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.UNREAD: "unread",
 }
 
 

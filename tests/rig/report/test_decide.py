@@ -58,4 +58,5 @@ def test_every_exit_code_has_its_word() -> None:
         "infrastructure",
         "nothing-ran",
         "interrupted",
+        "unread",
     ]

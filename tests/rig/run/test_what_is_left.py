@@ -18,7 +18,7 @@ import yaml
 import hwvirt
 from tests.rig.run.kit import CRASH_B, FILL, JUDGE, REDIRECT, rig_of, workload
 
-COUNTS = {"acknowledged", "failed", "in_doubt", "reads", "flushes", "unmaps", "mismatches"}
+COUNTS = {"acknowledged", "failed", "in_doubt", "reads", "flushes", "unmaps", "fills", "mismatches"}
 SEVEN = {"untouched", "complete", "exact", "content", "consistent", "frozen", "conserved"}
 STEPS = ["fill", "redirect", "workload", "judge"]
 FAULT = f"at: 50%, {CRASH_B}"
