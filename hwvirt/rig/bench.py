@@ -206,23 +206,34 @@ class Bench:
             await _kill(process)
         await machine.control.ended()
 
-    async def check_alive(self) -> None:
-        """Asks every controller for its status. Raises ControllerError for one that has ended by itself."""
-        for machine in self.machines.values():
-            process = machine.process
-            if process is None or machine.turn.locked():
-                continue
-            try:
-                if process.returncode is None:
-                    await machine.control.status()
-                    continue
-            except ControllerError:
-                if machine.process is not process or machine.turn.locked():
-                    continue  # it is being restarted
-                if not await _ends(process, _KILL_S):  # it closes its socket before it is gone
-                    raise
-            how = _end_of(process, machine)
-            raise ControllerError(f"controller {machine.name} {how}", next_step=f"Its log: {machine.log}.")
+    async def check_alive(self, silence_s: float | None = None) -> None:
+        """Asks every controller for its status.
+
+        Raises ControllerError for one that has ended by itself, or has not answered for `silence_s`.
+        """
+        checks = [asyncio.ensure_future(self._check(machine, silence_s)) for machine in self.machines.values()]
+        try:
+            await asyncio.gather(*checks)
+        finally:
+            for check in checks:
+                check.cancel()
+            await asyncio.gather(*checks, return_exceptions=True)
+
+    async def _check(self, machine: Machine, silence_s: float | None) -> None:
+        process = machine.process
+        if process is None or machine.turn.locked():
+            return
+        try:
+            if process.returncode is None:
+                await machine.control.status(silence_s)
+                return
+        except ControllerError as error:
+            if machine.process is not process or machine.turn.locked():
+                return  # it is being restarted
+            if not await _ends(process, _KILL_S):  # it closes its socket before it is gone
+                raise ControllerError(error.reason, next_step=error.next_step or f"Its log: {machine.log}.") from error
+        how = _end_of(process, machine)
+        raise ControllerError(f"controller {machine.name} {how}", next_step=f"Its log: {machine.log}.")
 
     def status(self) -> Mapping[str, dict[str, Any]]:
         """The newest status of each controller."""

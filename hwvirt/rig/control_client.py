@@ -43,7 +43,7 @@ class ControlClient:
                 if self._streams is None:
                     self._streams = await self._connect()
                     self._events = asyncio.get_running_loop().create_task(self._follow())
-                if (await self.status())["ready"]:
+                if (await self.status(deadline.remaining))["ready"]:
                     return
             except (OSError, ControllerError):
                 await self.close()
@@ -56,17 +56,28 @@ class ControlClient:
         host, _, port = self.address.rpartition(":")
         return await asyncio.open_connection(host, int(port), limit=_LINE_BYTES)
 
-    async def status(self) -> dict[str, Any]:
-        """Asks for the status and remembers it."""
-        self.last_status = dict(await self.call("status"))
+    async def status(self, within_s: float | None = None) -> dict[str, Any]:
+        """Asks for the status and remembers it. Raises ControllerError when no answer comes within that time."""
+        try:
+            async with asyncio.timeout(within_s):
+                self.last_status = dict(await self.call("status"))
+        except TimeoutError:
+            raise ControllerError(f"controller {self.name} has not answered for {within_s:.0f} s.") from None
         return self.last_status
 
     async def call(self, verb: str, **arguments: Any) -> Any:
-        """The result of one verb. Raises ControllerError with the controller's reason."""
+        """The result of one verb that is answered at once. Raises ControllerError with the controller's reason.
+
+        One that is given up closes the connection: its answer must not be taken for the next one's.
+        """
         async with self._turn:
             if self._streams is None:
                 raise ControllerGone(f"controller {self.name} is not running.")
-            return await self._ask(self._streams, verb, arguments)
+            try:
+                return await self._ask(self._streams, verb, arguments)
+            except asyncio.CancelledError:
+                await self.close()
+                raise
 
     async def call_long(self, verb: str, **arguments: Any) -> Any:
         """As `call`, for what takes its time: whoever asks for anything else meanwhile does not wait for it."""

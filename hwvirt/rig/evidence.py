@@ -27,7 +27,7 @@ async def gather(stage: Stage, unit: Unit, replay: str) -> Evidence:
     to = stage.redirect_target(unit)
     window = stage.window(unit)
     owner = stage.bench.machines[unit.controller].control
-    await owner.call("flush", lun=unit.lun)
+    await owner.call_long("flush", lun=unit.lun)
     first = _reader_of(stage.disk_of(unit.controller), window)
     if to is None or unit.baseline is None:
         return Evidence(

@@ -96,13 +96,13 @@ class FarBench:
         why = self._why_lost.get(name)
         return ControllerError(why, next_step=f"What it said is in kernel-{name}.log.") if why else None
 
-    async def check_alive(self) -> None:
+    async def check_alive(self, silence_s: float | None = None) -> None:
         """See `Bench`."""
         for machine in self.machines.values():
             if machine.turn.locked():
                 continue
             try:
-                await machine.control.status()
+                await machine.control.status(silence_s)
             except ControllerError as error:
                 if not machine.turn.locked():  # else it is being restarted
                     raise self._blamed(machine.name) or error from None

@@ -39,6 +39,7 @@ STEP_S = 900.0
 _TICK_S = 0.25
 _DISAGREES_S = 30.0
 _ENDING_S = 10.0
+_SILENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ class _Run:
             # A controller that ends stops serving hosts first, and is gone last: then that is the reason.
             deadline = Deadline.after(_ENDING_S)
             while not deadline.expired:
-                await performance.stage.bench.check_alive()
+                await performance.stage.bench.check_alive(_SILENCE_S)
                 await asyncio.sleep(_TICK_S)
             raise
 
@@ -223,7 +224,7 @@ class _Run:
         """Keeps the watcher and the accounts of the stores up to date; a controller that dies by itself ends the run."""
         while True:
             try:
-                await stage.bench.check_alive()
+                await stage.bench.check_alive(_SILENCE_S)
             except InfrastructureError as error:
                 return self._end_early(error.exit_code, str(error))
             stage.remember_stores()

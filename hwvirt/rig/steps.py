@@ -85,7 +85,7 @@ async def _fill(run: Performance, step: Fill) -> None:
 
 async def _redirect(run: Performance, step: StartRedirect) -> None:
     unit = run.stage.unit(step.controller, step.lun)
-    await _control(run, step.controller).call("redirect", lun=step.lun)
+    await _control(run, step.controller).call_long("redirect", lun=step.lun)
     run.stage.redirection_began(unit)
 
 

@@ -165,6 +165,21 @@ def test_commit_whose_store_is_stopped_does_not_wait_for_it(tmp_path: Path) -> N
     assert ending(ran) == (ExitCode.INFRASTRUCTURE, "infrastructure", reason)
 
 
+def test_controller_that_is_silent_for_long_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(event: Event, spectator: Spectator) -> None:
+        if event.name == "step.progress" and event.fields["total"] == 300_000 and not stopped:
+            stopped.append(call(spectator.socket("b"), "status")["pid"])
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    monkeypatch.setattr("hwvirt.rig.runner._SILENCE_S", 2.0)
+    monkeypatch.setattr("hwvirt.rig.bench.STOP_S", 1.0)
+    monkeypatch.setattr("hwvirt.rig.bench._KILL_S", 2.0)
+    stopped: list[int] = []
+    ran = run(small(FILL, REDIRECT, workload(300_000, blocks="1..1"), JUDGE), tmp_path, on_event=stop)
+    reason = "controller b has not answered for 2 s. Its log: FOLDER/b.log."
+    assert ending(ran) == (ExitCode.INFRASTRUCTURE, "infrastructure", reason)
+
+
 def test_fault_that_never_strikes_is_no_pass(tmp_path: Path) -> None:
     fault = "after: {acknowledged: 99}, crash: b"
     ran = run(small(FILL, REDIRECT, workload(100, fault, blocks="1..1", mix="40/60/0/0"), JUDGE), tmp_path)
