@@ -134,6 +134,7 @@ _SENTENCES: dict[str, Callable[[Fields], tuple[str, Tone]]] = {
 }
 _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "rig.failed": ("failed: {reason}", Tone.BAD),
+    "rig.closing": ("interrupted, but everything is being taken down already", Tone.WARNING),
     "scenario.started": ("scenario: {name}", Tone.HEADING),
     "step.failed": ("{name} failed: {reason}", Tone.BAD),
     "fault.armed": ("fault armed: {fault}", Tone.PLAIN),
@@ -160,6 +161,7 @@ _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "link.down": ("link down: {reason}", Tone.WARNING),
     "link.unreachable": ("{reason}", Tone.WARNING),
     "link.refused": ("{reason}", Tone.WARNING),
+    "link.mended": ("link mended", Tone.GOOD),
     "link.mend-failed": ("link is up, and not mended: {reason}", Tone.BAD),
     "nbd.connected": ("host {peer} connected", Tone.PLAIN),
     "nbd.opened": ("host {peer} opened {export}", Tone.PLAIN),

@@ -153,20 +153,23 @@ class PatientLink:
         """
         self._session += 1
         session = self._session
-        epoch, mended = 0, False
+        self._failed = None
+        epoch, mended, in_vain = 0, False, False
         while session == self._session and not (mended and not self.lost):
             try:
                 epoch, mended = await mend(), True
             except LinkDown:
                 return  # the next session begins anew
             except (HwvirtError, CheckCondition) as error:
-                mended = False
+                mended, in_vain = False, True
                 self._cannot_mend(error if isinstance(error, LinkError) else LinkError(f"link: {error}"))
                 await asyncio.sleep(_MEND_AGAIN_S)
         if session != self._session:
             return
         self.store_epoch = epoch
         self._failed = None
+        if in_vain:
+            self._trace.emit("link.mended")
         self._ready = True
         self._changed.set()
         for number, waiting in list(self._waiting.items()):

@@ -108,7 +108,11 @@ class Bench:
             path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
             log = self.folder / f"{name}.log"
             self.machines[name] = Machine(name, log, ControlClient(name, config.control, self.trace))
-        stack.push_async_callback(self._stop_all)
+        complaints: list[ControllerError] = []
+        stack.callback(_raise_all, complaints)
+        # Undone in reverse: who needs the other to flush goes first.
+        for name in sorted(self.machines, key=lambda name: name == dialler(self.rig)):
+            stack.push_async_callback(self._stop_or_complain, name, complaints)
         await asyncio.gather(*(self.start(name) for name in self.machines))
 
     def _places(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int, tls: TlsConfig | None) -> Places:
@@ -184,19 +188,13 @@ class Bench:
             f"controller {name} did not stop within {STOP_S:g} s and was killed.", next_step=f"Its log: {machine.log}."
         )
 
-    async def _stop_all(self) -> None:
-        """Stops every controller, whatever becomes of the others. Raises the first error, or all of them as one."""
-        complaints: list[ControllerError] = []
-        # Who needs the other to flush goes first.
-        for name in sorted(self.machines, key=lambda name: name != dialler(self.rig)):
-            try:
-                await self.stop(name)
-            except ControllerError as error:
-                complaints.append(error)
-            except OSError as error:
-                complaints.append(ControllerError(f"controller {name} cannot be stopped: {error.strerror or error}."))
-        if complaints:
-            raise complaints[0] if len(complaints) == 1 else ControllersError(complaints)
+    async def _stop_or_complain(self, name: str, complaints: list[ControllerError]) -> None:
+        try:
+            await self.stop(name)
+        except ControllerError as error:
+            complaints.append(error)
+        except OSError as error:
+            complaints.append(ControllerError(f"controller {name} cannot be stopped: {error.strerror or error}."))
 
     async def crash(self, name: str) -> None:
         """Kills one controller without warning."""
@@ -273,6 +271,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _raise_all(complaints: Sequence[ControllerError]) -> None:
+    if complaints:
+        raise complaints[0] if len(complaints) == 1 else ControllersError(complaints)
 
 
 def _end_of(process: asyncio.subprocess.Process, machine: Machine) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hwvirt.units import Deadline
 __all__ = ["FarBench", "FarBenchDisk", "FarMachine"]
 
 _READY_S = 60.0
+_REASON_S = 5.0
 _RETRY_S = 0.25  # an attempt costs the controller's kernel what it needs to start the controller
 
 
@@ -64,6 +65,7 @@ class FarBench:
         self.trace = trace
         self._outside = Outside(self._lost)
         self._why_lost: dict[str, str] = {}
+        self._told = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self.cable = FarCable(self._outside)
         self.disks = {spec.disk: FarBenchDisk(machines[name].disk) for name, spec in rig.controllers.items()}
@@ -88,6 +90,7 @@ class FarBench:
     def _lost(self, name: str, why: str) -> None:
         """A controller has ended by itself: who waits for its answer need not wait any more."""
         self._why_lost[name] = why
+        self._told.set()
         closing = asyncio.get_running_loop().create_task(self.machines[name].control.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -105,7 +108,16 @@ class FarBench:
                 await machine.control.status(silence_s)
             except ControllerError as error:
                 if not machine.turn.locked():  # else it is being restarted
+                    await self._wait_for_the_reason(machine.name)
                     raise self._blamed(machine.name) or error from None
+
+    async def _wait_for_the_reason(self, name: str) -> None:
+        """Its socket closes before whoever is outside can tell how it ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REASON_S):
+                while name not in self._why_lost:
+                    self._told.clear()
+                    await self._told.wait()
 
     def status(self) -> Mapping[str, dict[str, Any]]:
         """See `Bench`."""

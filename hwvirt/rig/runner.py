@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from hwvirt.errors import ExitCode, HwvirtError, InfrastructureError
 from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench, ControllersError
 from hwvirt.rig.control_client import ControllerGone
 from hwvirt.rig.describe import detail_of, dry_run, locked, topology
+from hwvirt.rig.disagreements import Disagreements
 from hwvirt.rig.disks import needs_lab
 from hwvirt.rig.far_bench import FarBench, FarMachine
 from hwvirt.rig.file.model import Rig
@@ -30,14 +31,13 @@ from hwvirt.rig.stage import PathLost, Stage
 from hwvirt.rig.steps import STEPS, Performance, name_of
 from hwvirt.rig.watcher import Watcher
 from hwvirt.stopping import on_stop
-from hwvirt.trace import Event, Trace
+from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
 __all__ = ["RunOptions", "run_rig"]
 
 STEP_S = 900.0
 _TICK_S = 0.25
-_DISAGREES_S = 30.0
 _ENDING_S = 10.0
 _SILENCE_S = 60.0
 
@@ -80,8 +80,8 @@ class _Run:
         self.trace = Trace("rig")
         self.trace.subscribe(self.folder.record)
         self.trace.subscribe(self.watcher.handle)
-        self.trace.subscribe(self._look_at_the_link)
-        self.unmended: dict[str, Event] = {}
+        self.disagreements = Disagreements()
+        self.trace.subscribe(self.disagreements.handle)
         self.steps: list[StepReport] = []
         self.script = [(scenario, step) for scenario in rig.scenarios for step in scenario.steps]
         self.missed: list[str] = []
@@ -114,40 +114,48 @@ class _Run:
         return ExitCode(report.exit_code)
 
     def _interrupted(self) -> None:
-        again = "interrupted again: what is up is being taken down"
-        self._end_early(ExitCode.INTERRUPTED, again if self.working is None else self._where())
+        if self.working is not None:
+            self._end_early(ExitCode.INTERRUPTED, self._where())
+        else:
+            self.trace.emit("rig.closing")
 
     def _where(self) -> str:
         """Where the run is when somebody interrupts it."""
         number = len(self.steps) + 1
-        if self.performance is None or number > len(self.script):
-            return "interrupted before the first step" if self.performance is None else "interrupted after the last step"
+        if self.performance is None:
+            return "interrupted before the first step"
         scenario, step = self.script[number - 1]
         where = f"interrupted in step {number} of {len(self.script)}, {name_of(step)} of scenario {scenario.name!r}"
         done, total = self.performance.reached
         return f"{where}, at {done} of {total}" if total else where
 
     def _end_early(self, code: ExitCode, reason: str) -> None:
-        """Ends what is under way and takes everything down. Once: a teardown is not cut short by the next signal."""
-        self._fail(code, reason)
+        """Ends what is under way, so that everything is taken down."""
         if self.working is not None:
             working, self.working = self.working, None
+            self._fail(code, reason)
             working.cancel()
 
     async def _bring_up_and_perform(self) -> None:
         try:
             async with AsyncExitStack() as stack:
-                bench = self._bench()
-                await bench.bring_up(stack)
-                self.trace.emit("rig.up", topology=topology(self.rig))
-                stage = Stage(bench, stack)
-                self.performance = Performance(stage, self.trace, self.rig.seed, self.replay)
-                watching = asyncio.ensure_future(self._watch(stage))
-                stack.callback(watching.cancel)
-                await self._perform(self.performance)
+                try:
+                    await self._perform(await self._bring_up(stack))
+                finally:
+                    self.working = None  # what follows is the teardown: nobody cuts that short
         except (HwvirtError, OSError) as error:
             reasons = error.reasons if isinstance(error, ControllersError) else (str(error),)
             self._fail(error.exit_code if isinstance(error, HwvirtError) else ExitCode.INFRASTRUCTURE, *reasons)
+
+    async def _bring_up(self, stack: AsyncExitStack) -> Performance:
+        bench = self._bench()
+        await bench.bring_up(stack)
+        self.trace.emit("rig.up", topology=topology(self.rig))
+        stage = Stage(bench, stack)
+        self.performance = Performance(stage, self.trace, self.rig.seed, self.replay)
+        watching = asyncio.ensure_future(self._watch(stage))
+        stack.callback(watching.cancel)
+        return self.performance
 
     def _bench(self) -> Bench | FarBench:
         if self.bench_file is None:
@@ -158,21 +166,11 @@ class _Run:
     def _fail(self, code: ExitCode, *reasons: str) -> None:
         """The first failure is the cause; what follows it is told, but changes nothing."""
         if self.failure is None and code is ExitCode.INFRASTRUCTURE:
-            reasons += tuple(self._not_mended())
+            reasons += self.disagreements.told()
         for reason in reasons:
             self.trace.emit("rig.failed", reason=reason)
         if self.failure is None:
             self.failure = (code, reasons)
-
-    def _look_at_the_link(self, event: Event) -> None:
-        if event.name == "link.mend-failed":
-            self.unmended[event.source] = event
-
-    def _not_mended(self) -> Iterator[str]:
-        """Controllers that disagree go on trying: who has waited for them in vain is told why."""
-        for name, event in self.unmended.items():
-            if time.time() - event.at < _DISAGREES_S:
-                yield f"controller {name}: the link is up, and not mended: {event.fields.get('reason', '')}"
 
     async def _perform(self, performance: Performance) -> None:
         for scenario in self.rig.scenarios:

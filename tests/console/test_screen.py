@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+from collections.abc import Iterator
 
 import pytest
 from typing_extensions import override
@@ -14,6 +15,13 @@ from hwvirt.console.screen import Screen, wants_screen
 from .consolekit import START, told_run
 
 TAKEN, GIVEN_BACK = "\x1b[?1049h", "\x1b[?1049l"
+
+
+@pytest.fixture(autouse=True)
+def usual_ctrl_c() -> Iterator[None]:
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 class Interrupting(io.StringIO):

@@ -13,7 +13,7 @@ from hwvirt.controller.config import LinkConfig
 from hwvirt.controller.link_side import LinkSide
 from hwvirt.controller.patience import PatientLink
 from hwvirt.digest import block_digests
-from hwvirt.errors import LocalLinkError
+from hwvirt.errors import LocalLinkError, PeerError
 from hwvirt.link.config import LinkTiming
 from hwvirt.link.messages import Reply, Request, Slice, Write, Written
 from hwvirt.scsi.sense import CheckCondition
@@ -175,6 +175,36 @@ def test_who_asks_long_after_the_link_was_lost_still_has_his_own_time() -> None:
         with pytest.raises(CheckCondition):
             await patient.ask(_write(0, 1))
         assert time.monotonic() - asked_at >= 0.3
+        patient.close()
+
+    asyncio.run(story())
+
+
+def test_mending_in_vain_is_told_once_a_session_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.patience._MEND_AGAIN_S", 0.001)
+
+    async def story() -> None:
+        failures = 3
+        trace, told = Trace("a"), []
+        trace.subscribe(lambda event: told.append(event.name))
+        patient = PatientLink(_Peer().request, 30.0, trace)
+
+        async def mend() -> int:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise PeerError("link: b has lost its ledger.")
+            return 1
+
+        await patient.came_up(mend)
+        assert told == ["link.mend-failed", "link.mended"]
+        patient.went_down()
+        await patient.came_up(mend)
+        assert told == ["link.mend-failed", "link.mended"]  # nothing to tell of a session without trouble
+        patient.went_down()
+        failures = 1
+        await patient.came_up(mend)
+        assert told == ["link.mend-failed", "link.mended"] * 2
         patient.close()
 
     asyncio.run(story())

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from hwvirt.controller.ask import call
-from tests.rig.run.kit import FILL, JUDGE, REDIRECT, assert_nothing_left, rig_of, workload
+from hwvirt.errors import ExitCode
+from hwvirt.trace import Event
+from tests.rig.run.kit import FILL, JUDGE, REDIRECT, Spectator, assert_nothing_left, rig_of, run, workload
 
 END_S = 60.0
 OPS = 1_000_000
@@ -70,31 +72,32 @@ def running(tmp_path: Path) -> Iterator[Running]:
         text=True,
     ) as process:
         try:
-            run = Running(process, runs)
-            run.wait_for(lambda event: event["name"] == "step.progress" and event["fields"]["total"] == OPS)
-            yield run
+            going = Running(process, runs)
+            going.wait_for(lambda event: event["name"] == "step.progress" and event["fields"]["total"] == OPS)
+            yield going
         except BaseException:
             process.terminate()  # not killed: it has processes of its own to end
             raise
 
 
 def _interrupted(event: dict[str, Any]) -> bool:
-    return bool(event["name"] == "rig.failed" and event["fields"]["reason"].startswith("interrupted"))
+    told = event["name"] == "rig.failed" and event["fields"]["reason"].startswith("interrupted")
+    return bool(told or event["name"] == "rig.closing")
 
 
-def assert_ends(run: Running, pids: dict[str, int]) -> None:
+def assert_ends(going: Running, pids: dict[str, int]) -> None:
     """It ends with 130, tells so in its report, and nothing is left."""
-    out, err = run.process.communicate(timeout=END_S)
-    assert (run.process.returncode, out) == (130, "")
+    out, err = going.process.communicate(timeout=END_S)
+    assert (going.process.returncode, out) == (130, "")
     assert "Traceback" not in err
-    report = json.loads((run.folder / "report.json").read_bytes())
+    report = json.loads((going.folder / "report.json").read_bytes())
     (reason,) = report["reasons"]
     assert (report["verdict"], report["exit_code"]) == ("interrupted", 130)
     found = re.fullmatch(rf"{re.escape(INTERRUPTED)}, at (\d+) of {OPS}", reason)
     assert found
     assert 0 < int(found[1]) < OPS
     assert f"  once more   {report['replay']}\n" in err
-    assert shlex.split(report["replay"])[-4:] == ["run", str(run.folder.parents[1] / "rig.yaml"), "--seed", "5"]
+    assert shlex.split(report["replay"])[-4:] == ["run", str(going.folder.parents[1] / "rig.yaml"), "--seed", "5"]
     assert [(step["name"], step["failure"], step["blocked"]) for step in report["steps"]] == [
         ("fill", "", False),
         ("redirect", "", False),
@@ -102,28 +105,41 @@ def assert_ends(run: Running, pids: dict[str, int]) -> None:
         ("judge", "", True),
     ]
     assert report["counts"]["acknowledged"] > 0
-    assert (run.folder / "junit.xml").exists()
-    assert_nothing_left(run.folder, pids.values())
+    assert (going.folder / "junit.xml").exists()
+    assert_nothing_left(going.folder, pids.values())
     assert sorted(pids) == ["a", "b"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interrupted_run_takes_everything_down_first(number: signal.Signals, tmp_path: Path) -> None:
-    with running(tmp_path) as run:
-        pids = run.pids()
-        run.process.send_signal(number)
-        assert_ends(run, pids)
+    with running(tmp_path) as going:
+        pids = going.pids()
+        going.process.send_signal(number)
+        assert_ends(going, pids)
+
+
+def test_interruption_of_the_teardown_changes_nothing(tmp_path: Path) -> None:
+    def interrupt(event: Event, _: Spectator) -> None:
+        if event.name == "step.finished" and event.fields["name"] == "judge":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    ran = run(rig_of(FILL, REDIRECT, workload(200), JUDGE), tmp_path, on_event=interrupt)
+    assert (ran.code, ran.report["verdict"], ran.report["reasons"]) == (ExitCode.PASSED, "passed", [])
+    told = [(event.name, event.source) for event in ran.events]
+    assert [
+        one for one in told if one[0] in ("rig.closing", "controller.stopped")
+    ] == [("rig.closing", "rig"), ("controller.stopped", "a"), ("controller.stopped", "b")]
 
 
 def test_second_interruption_does_not_cut_the_teardown_short(tmp_path: Path) -> None:
-    with running(tmp_path) as run:
-        pids = run.pids()
+    with running(tmp_path) as going:
+        pids = going.pids()
         os.kill(pids["a"], signal.SIGSTOP)  # who is to stop first keeps the teardown waiting
         try:
             for times in (1, 2):
-                run.process.send_signal(signal.SIGINT)
-                run.wait_for(_interrupted, times)
+                going.process.send_signal(signal.SIGINT)
+                going.wait_for(_interrupted, times)
         finally:
             os.kill(pids["a"], signal.SIGCONT)
-        assert_ends(run, pids)
-        assert "link: closed by this controller." in (run.folder / "a.log").read_text()  # it was stopped and not killed
+        assert_ends(going, pids)
+        assert "link: closed by this controller." in (going.folder / "a.log").read_text()  # it was stopped and not killed
