@@ -80,7 +80,10 @@ class Journal:
         self.cut_bytes = 0
 
     def recover(self) -> Iterator[Record]:
-        """The records of the checkpoint and then those of the journal. Cuts a torn tail. Raises StateError on damage."""
+        """The records of the checkpoint and then those of the journal, all durable when the last of them has been told.
+
+        Cuts a torn tail. Raises StateError on damage.
+        """
         yield from self.stored()
         size = self._path.stat().st_size if self._path.exists() else 0
         self.cut_bytes = size - self.size_bytes
@@ -104,15 +107,14 @@ class Journal:
                 yield record
 
     def _open(self, end: int) -> None:
-        fresh = not self._path.exists()
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._file, end)
         self.size_bytes = end
         if not end:
             self._write([_HEADER.pack(_MAGIC, FORMAT_VERSION, 0)])
-        if fresh or self.cut_bytes:
-            os.fsync(self._file)
-            _sync_directory(self._path.parent)
+        # What a process had not synced when it died has been read, and may be acted upon: a power cut must not take it now.
+        os.fsync(self._file)
+        _sync_directory(self._path.parent)
 
     def append(self, records: Sequence[Record]) -> None:
         """Adds records with one write. Not durable before `sync()`."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,6 @@ def test_a_foreign_file_and_another_version_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_state_directory_has_one_owner(tmp_path: Path) -> None:
-    import os
-
     owner = StateDirectory(tmp_path / "state")
     with pytest.raises(StateError) as caught:
         StateDirectory(tmp_path / "state")
@@ -137,3 +136,16 @@ def test_short_journal_over_a_long_one_leaves_nothing_of_it(tmp_path: Path) -> N
     journal.close()
     assert stored(tmp_path) == [(1, b"both"), (1, b"x")]
     assert (tmp_path / "j.journal").stat().st_size < 100
+
+
+def test_what_a_killed_process_left_is_durable_before_it_is_acted_upon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had written records, and a checkpoint's name, and died before it could sync them."""
+    journal = journal_of(tmp_path, b"one")
+    journal.append([Record(1, b"two")])
+    journal.close()
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
+    assert stored(tmp_path) == [(1, b"one"), (1, b"two")]
+    assert synced == [str(tmp_path / "j.journal"), str(tmp_path)]

@@ -148,6 +148,7 @@ class MemoryJournal(Journal):
     @override
     def recover(self) -> Iterator[Record]:
         yield from self.stored()
+        self.sync()
         self._count()
 
     @override

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hwvirt.buffers import Pieces
 from hwvirt.controller import lifecycle, link_side
 from hwvirt.controller.correlation import Rows
+from hwvirt.controller.journal import Record
 from hwvirt.controller.patience import PatientLink
 from hwvirt.controller.redirect import Change, RedirectVolume
 from hwvirt.controller.store import LocalStore, Store
@@ -19,6 +20,7 @@ from hwvirt.link.events import Event
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.link.session import Session, State
 from hwvirt.link.wire import Header, Seal, read_header
+from hwvirt.rig.explore.memory import MemoryJournal
 from hwvirt.scsi.sense import CheckCondition
 from tests.meta.planting import instead_of
 
@@ -135,3 +137,13 @@ def doubt_forgotten() -> None:
     def fail_stalled(original: Any, self: PatientLink) -> None:
         original(self)
         self.lost.clear()
+
+
+def read_before_it_is_durable() -> None:
+    """A journal tells at a start what its process had not synced, and leaves it so."""
+
+    @instead_of(MemoryJournal, "recover")
+    def recover(original: Any, self: MemoryJournal) -> Iterator[Record]:
+        synced = self.synced
+        yield from original(self)
+        self.synced = synced

@@ -93,6 +93,26 @@ CASES: list[tuple[Callable[[], None], str, str, list[str]]] = [
             "the stall passes",
         ],
     ),
+    (
+        defects.read_before_it_is_durable,
+        "slow",
+        "A's durable map names position 0 of generation 1 for block 0, which B's durable ledger does not have",
+        [
+            "the host asks: WRITE of block 0",
+            "B receives WRITE of block 0 with sequence 2",
+            "a write of the disk ends at B",
+            "A receives WRITTEN at position 1 of generation 1",
+            "the host asks: WRITE of block 1",
+            "B receives WRITE of block 1 with sequence 3",
+            "the host asks: FLUSH",
+            "B receives FLUSH",
+            "a flush of the disk ends at B",
+            "sync ends at B",
+            "A receives FLUSHED in epoch 30101",
+            "A crashes and starts again, the process alone: disk and files keep everything",
+            "B crashes and starts again, a power cut: what was not durable is lost",
+        ],
+    ),
 ]
 
 
