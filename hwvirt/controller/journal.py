@@ -13,7 +13,8 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,8 +91,11 @@ class Journal:
         self._open(self.size_bytes)
 
     def stored(self) -> Iterator[Record]:
-        """The records of the checkpoint and then those of the journal, as the files hold them now."""
-        first = 0
+        """The records of the checkpoint and then those of the journal, as the files hold them now.
+
+        After `recover` no tail is torn: what is bad is damage. In a thread of its own while nobody writes the journal.
+        """
+        first, opened = 0, self._file >= 0
         if self._checkpoint.exists():
             records, _ = _parse(self._checkpoint, self._checkpoint.read_bytes(), tail=False)
             for sequence, record in records:
@@ -99,8 +103,8 @@ class Journal:
                 if record.kind != _MARK:
                     yield record
         self._sequence = max(self._sequence, first)
-        data = self._path.read_bytes() if self._path.exists() else b""
-        records, self.size_bytes = _parse(self._path, data, tail=True) if data else ([], 0)
+        data = _front(self._path, self.size_bytes if opened else -1)
+        records, self.size_bytes = _parse(self._path, data, tail=not opened) if data else ([], 0)
         for sequence, record in records:
             if sequence > first:
                 self._sequence = max(self._sequence, sequence)
@@ -135,13 +139,16 @@ class Journal:
         """Everything appended so far is durable when this returns."""
         os.fdatasync(self._file)
 
-    def checkpoint(self, records: Sequence[Record]) -> None:
-        """Replaces everything stored so far by these records, or by nothing of it: old or new, never a mixture."""
+    def checkpoint(self, records: Iterable[Record]) -> None:
+        """Replaces everything stored so far by these records, or by nothing of it: old or new, never a mixture.
+
+        It takes the time that the records take: in a thread of its own while nobody writes the journal.
+        """
         beside = self._checkpoint.with_suffix(".new")
         with open(beside, "wb") as file:
             file.write(_HEADER.pack(_MAGIC, FORMAT_VERSION, 0))
             # One sequence number for all: journal records up to it are in the checkpoint already.
-            for record in (Record(_MARK, b""), *records):
+            for record in chain([Record(_MARK, b"")], records):
                 file.writelines(_encode(record, self._sequence))
             file.flush()
             os.fsync(file.fileno())
@@ -156,6 +163,14 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _front(path: Path, size_bytes: int) -> bytes:
+    """So much of the file, -1: all of it; nothing where there is none."""
+    if not path.exists():
+        return b""
+    with open(path, "rb") as file:
+        return file.read(size_bytes)
 
 
 def _encode(record: Record, sequence: int) -> list[Buffer]:

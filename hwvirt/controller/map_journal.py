@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 
 import numpy as np
 
@@ -17,6 +18,8 @@ _STATE, _CHANGES = 1, 2
 _CODES = {State.OWN: 0, State.REDIRECTING: 1, State.COMMITTING: 2, State.DISCARDING: 3}
 _STATES = {code: state for state, code in _CODES.items()}
 _CHECKPOINT_BYTES = 16 << 20
+_PORTION_ROWS = 1 << 16
+"""Rows of one record of a checkpoint: while it is encoded the event loop stands still."""
 
 
 class MapJournal:
@@ -75,13 +78,18 @@ class MapJournal:
                 await self._compact()
 
     async def _compact(self) -> None:
+        state = Record(_STATE, np.array([_CODES[self.state], self.sequence], "<u8").tobytes())
+        await asyncio.get_running_loop().run_in_executor(None, self._rewrite, state)
+
+    def _rewrite(self, state: Record) -> None:
         # What is durable, not what the map says now: its newest entries may name data that no flush has covered yet.
         durable = CorrelationMap(self._map.blocks)
         for record in self._journal.stored():
             if record.kind == _CHANGES:
                 durable.apply(np.frombuffer(record.payload, CHANGE))
-        state = Record(_STATE, np.array([_CODES[self.state], self.sequence], "<u8").tobytes())
-        self._journal.checkpoint([state, Record(_CHANGES, durable.rows().tobytes())])
+        rows = durable.rows()
+        portions = (rows[at : at + _PORTION_ROWS] for at in range(0, len(rows), _PORTION_ROWS))
+        self._journal.checkpoint(chain([state], (Record(_CHANGES, portion.tobytes()) for portion in portions)))
 
     async def _sync(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)

@@ -6,7 +6,8 @@ import asyncio
 import os
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,8 @@ STALE_POSITION = Sense(SenseKey.ABORTED_COMMAND, 0x80, 0x01)
 _ROWS, _LAP = 1, 2
 _LAP_RECORD = struct.Struct("<QQ")  # lap of the allocator, newest sequence number ever recorded
 _CHECKPOINT_BYTES = 16 << 20
+_PORTION_ROWS = 1 << 16
+"""Rows of one record of a checkpoint: while it is encoded the event loop stands still."""
 
 
 class Store(Protocol):
@@ -92,20 +95,17 @@ class LocalStore:
         self._recover()
 
     def _recover(self) -> None:
-        lap = 0
-        for record in self._journal.recover():
-            if record.kind == _ROWS:
-                self.records.apply(np.frombuffer(record.payload, ROW))
-            else:
-                lap, self.records.last_sequence = _LAP_RECORD.unpack(record.payload)
+        lap = _replay(self._journal.recover(), self.records)
         self.records.recovered()
         # Positions taken after the last durable row are forgotten: no later one may share their generation.
-        self._begin_lap(lap + 1)
+        self.allocator.lap = lap + 1
+        self._begin_lap()
 
-    def _begin_lap(self, lap: int) -> None:
-        self.allocator.lap = lap
+    def _begin_lap(self) -> None:
+        lap = self.allocator.lap
         self._journal.append([self._lap_record()])
         self._journal.sync()
+        self._durable_lap = lap
 
     def _lap_record(self) -> Record:
         return Record(_LAP, _LAP_RECORD.pack(self.allocator.lap, self.records.last_sequence))
@@ -145,7 +145,6 @@ class LocalStore:
             del answers[oldest]
 
     async def _take(self, blocks: int) -> list[Placement]:
-        lap = self.allocator.lap
         try:
             placements = self.allocator.take(blocks)
         except NoSpace as full:
@@ -156,9 +155,19 @@ class LocalStore:
                 placements = self.allocator.take(blocks)
             except NoSpace:
                 raise CheckCondition(SPACE_ALLOCATION_FAILED_WRITE_PROTECT) from full
-        if self.allocator.lap != lap:
-            self._begin_lap(self.allocator.lap)
+        if self.allocator.lap != self._durable_lap:
+            try:
+                await self._record_lap()
+            except BaseException:
+                self.allocator.take_back(placements)
+                raise
         return placements
+
+    async def _record_lap(self) -> None:
+        """No position of a lap is used before its number is durable. It waits for a checkpoint, which would lose it."""
+        async with self._flushing:
+            if self.allocator.lap != self._durable_lap:
+                self._begin_lap()
 
     async def read(self, volume: int, placements: Sequence[Placement]) -> list[Pieces | CheckCondition]:
         """See `Store.read`."""
@@ -202,19 +211,24 @@ class LocalStore:
             if self._flush_fails:  # it is asked before the rows are made: a disk that is gone costs next to nothing
                 await self._flush_volume()
             # Rows as they are now: all of them name data that the flush below covers, later ones may not.
-            everything = self.records.rows() if self._journal.size_bytes > _CHECKPOINT_BYTES else None
             rows, mark = self.records.take_changes(), self.allocator.pending()
             try:
                 await self._flush_volume()
-                if everything is not None:
-                    self._journal.checkpoint([self._lap_record(), Record(_ROWS, everything.tobytes())])
-                elif len(rows):
+                if len(rows):
                     self._journal.append([Record(_ROWS, rows.tobytes())])
                     await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
             except BaseException:
                 self.records.put_back(rows)
                 raise
             self.allocator.settle(mark)
+            if self._journal.size_bytes > _CHECKPOINT_BYTES:
+                await asyncio.get_running_loop().run_in_executor(None, self._compact, self._lap_record())
+
+    def _compact(self, lap: Record) -> None:
+        """Replaces the journal by what it says: not by what memory says, where rows may name data that no flush covers."""
+        durable = Ledger(self.records.capacity, Allocator(0))
+        _replay(self._journal.stored(), durable)
+        self._journal.checkpoint(chain([lap], _portions(durable)))
 
     async def _flush_volume(self) -> None:
         self._flush_fails = True
@@ -247,6 +261,25 @@ class LocalStore:
             "freed": allocator.freed,
             "lap": allocator.lap,
         }
+
+
+def _replay(records: Iterable[Record], ledger: Ledger) -> int:
+    """Fills the ledger with what the records say; returns the newest lap that they know."""
+    lap = 0
+    for record in records:
+        if record.kind == _ROWS:
+            ledger.apply(np.frombuffer(record.payload, ROW))
+        else:
+            lap, ledger.last_sequence = _LAP_RECORD.unpack(record.payload)
+    return lap
+
+
+def _portions(ledger: Ledger) -> Iterator[Record]:
+    """All rows of the ledger."""
+    start: int | None = 0
+    while start is not None:
+        rows, start = ledger.listing(start, _PORTION_ROWS)
+        yield Record(_ROWS, rows.tobytes())
 
 
 def _placed(placements: Sequence[Placement], data: Pieces, block_bytes: int) -> list[Write]:

@@ -33,12 +33,16 @@ async def restart_store(desk: Desk) -> None:
     reconcile(desk.volume, await send_again(desk.volume, desk.store, rows))
 
 
-def durable_position(desk: Desk, lba: int) -> Placement | None:
-    """What a start of A would read of the block."""
+def durable_map(desk: Desk) -> CorrelationMap:
+    """What a start of A would read."""
     correlation, journal = CorrelationMap(desk.blocks), Journal(desk.folder, "map-0")
     MapJournal(journal, correlation).recover()
     journal.close()
-    return correlation.lookup(Extent(lba, 1))[0].placement
+    return correlation
+
+
+def durable_position(desk: Desk, lba: int) -> Placement | None:
+    return durable_map(desk).lookup(Extent(lba, 1))[0].placement
 
 
 def position(desk: Desk, lba: int) -> Placement | None:

@@ -149,3 +149,16 @@ def test_what_a_killed_process_left_is_durable_before_it_is_acted_upon(
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
     assert stored(tmp_path) == [(1, b"one"), (1, b"two")]
     assert synced == [str(tmp_path / "j.journal"), str(tmp_path)]
+
+
+def test_bad_record_that_was_written_whole_is_no_torn_tail(tmp_path: Path) -> None:
+    """A checkpoint that is made of the files must not leave out what was acknowledged."""
+    journal = journal_of(tmp_path, b"one", b"two")
+    path, size = tmp_path / "j.journal", journal.size_bytes
+    path.write_bytes(path.read_bytes() + b"what a full file system took of a record")
+    assert [bytes(record.payload) for record in journal.stored()] == [b"one", b"two"]
+    assert journal.size_bytes == size
+    path.write_bytes(path.read_bytes()[: size - 1] + b"!")
+    with pytest.raises(StateError, match=r"j\.journal: bad record at offset 35\. Restore the state directory"):
+        list(journal.stored())
+    journal.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -165,7 +165,7 @@ class MemoryJournal(Journal):
         self.synced = len(self.records)
 
     @override
-    def checkpoint(self, records: Sequence[Record]) -> None:
+    def checkpoint(self, records: Iterable[Record]) -> None:
         self.records = [Record(record.kind, bytes(record.payload)) for record in records]
         self.synced = len(self.records)
         self._count()
