@@ -45,12 +45,13 @@ class Lifecycle:
         A map that was lost is rebuilt from the ledger: a ledger that knows the volume says that it was redirecting.
         """
         volume = self._volume
-        state = volume.journal.state
+        state, rows = volume.journal.state, None
         if not self._known:
-            state = State.REDIRECTING if len(await volume.store.ledger(volume.number)) else initial
+            rows = await durable_ledger(volume, volume.store)
+            state = State.REDIRECTING if len(rows) else initial
         volume.state = state
         if state.uses_map:
-            reconcile(volume, await durable_ledger(volume, volume.store))
+            reconcile(volume, await durable_ledger(volume, volume.store) if rows is None else rows)
             if failed := await volume.flush():
                 raise failed
         if not self._known:

@@ -137,3 +137,25 @@ def test_a_flush_that_another_epoch_answered_is_not_believed(tmp_path: Path) -> 
         assert desk.map_journal.size_bytes - size == 24 + 32, "the map was journalled for an epoch that is gone"
 
     on_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["map there", "map lost"])
+def test_start_has_the_ledger_made_durable_and_then_asks_for_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """It may be gigabytes on a thin line; and what is taken over from it must not be lost once more."""
+
+    async def story(desk: Desk) -> None:
+        await desk.write(1, 5)
+        order = Order(monkeypatch)
+        order.watch(desk.store, "flush", "store durable")
+        order.watch(desk.store, "ledger", "ledger told")
+        if lost:
+            (tmp_path / "map-0.journal").unlink()
+        await desk.crash_a()
+        assert order.ended[:2] == ["store durable", "ledger told"]
+        assert order.ended.count("ledger told") == 1
+        assert await desk.read(1) == [5]
+        desk.check_one_to_one()
+
+    on_desk(tmp_path, story)
