@@ -26,6 +26,7 @@ from hwvirt.controller.position import (
     UNMAPPED,
     ZERO,
     Columns,
+    distinct,
     joined_runs,
     lbas_of,
     pack,
@@ -184,7 +185,7 @@ class CorrelationMap:
         if short or self._changed_columns:
             lbas = np.concatenate((lbas, lbas_of(short), *self._changed_columns))
         self._forget_changes()
-        rows = self._rows(np.unique(lbas))
+        rows = self._rows(distinct(lbas))
         return np.concatenate((rows, *self._windows(long))) if long else rows
 
     def put_back(self, rows: Rows) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from hwvirt.controller.allocator import Allocator
 from hwvirt.controller.correlation import Rows
-from hwvirt.controller.position import Columns, lbas_of, stretches
+from hwvirt.controller.position import Columns, distinct, lbas_of, stretches
 from hwvirt.controller.tombstones import Tombstone, Tombstones
 from hwvirt.link.messages import Placement, Slice
 
@@ -147,7 +147,7 @@ class Ledger:
         at, generations = _unrolled(placements)
         owners, same = self._volumes[at], self._generations[at] == generations
         mine = (owners == volume + 1) & same
-        self._release(np.unique(at[mine]))
+        self._release(distinct(at[mine]))
         return len(at) - int(np.count_nonzero(mine | (owners == 0) & same))
 
     def drop(self, volume: int, lba: int, blocks: int) -> None:
@@ -189,7 +189,7 @@ class Ledger:
 
     def take_changes(self) -> Rows:
         """Rows that changed since the last call, with their present values."""
-        at = np.unique(np.concatenate((*self._changed, np.array(self._changed_blocks, np.uint64))))
+        at = distinct(np.concatenate((*self._changed, np.array(self._changed_blocks, np.uint64))))
         rows = np.concatenate((self._live_rows(at), tomb_rows(self._buried)))
         self._changed.clear()
         self._changed_blocks.clear()
