@@ -57,9 +57,9 @@ async def gather(stage: Stage, unit: Unit, replay: str) -> Evidence:
             if kind == _LIVE
         ],
         tombstones=[
-            TombRow(lba, blocks, sequence)
+            TombRow(lba, blocks, sequence, volume)
             for blocks, _, _, lba, sequence, volume, kind in ledger
-            if kind == _TOMBSTONE and volume == unit.lun
+            if kind == _TOMBSTONE
         ],
         volumes=stage.volumes_in(to),
         store_blocks=store.blocks,

@@ -87,6 +87,16 @@ def unmaps_without_tombstones() -> None:
 
 
 @mutant
+def tombstones_of_nobody() -> None:
+    """What is unmapped is buried for another volume, too."""
+
+    @instead_of(Ledger, "bury")
+    def bury(original: Any, self: Ledger, volume: int, slices: Sequence[Slice]) -> None:
+        original(self, volume, slices)
+        original(self, 8, slices)
+
+
+@mutant
 def unmaps_that_a_restart_forgets() -> None:
     """Neither journal has anything about blocks that were unmapped."""
     unmaps_without_tombstones()

@@ -149,6 +149,7 @@ KILLS = [
     Kill("former_generation", "small store", "consistent", "misdirected", SAID),
     Kill("acknowledged_too_early", "quiet", "consistent", "order"),
     Kill("unmaps_without_tombstones", "quiet", "exact", "dangling", ANY),
+    Kill("tombstones_of_nobody", "quiet", "exact", "orphan", NOWHERE),
     Kill("unmaps_that_a_restart_forgets", "restart of a", "complete", "missing", ANY),
     Kill("ledger_not_taken_over", "crash of a", "exact", "orphan", ANY),
 ]

@@ -243,7 +243,11 @@ def _ledger_rows(ledger: bytes) -> list[LedgerRow]:
 
 def _tombstones(ledger: bytes) -> list[TombRow]:
     rows = np.frombuffer(ledger, ROW).tolist()
-    return [TombRow(lba, blocks, sequence) for blocks, _, _, lba, sequence, _, kind in rows if kind == Kind.TOMBSTONE]
+    return [
+        TombRow(lba, blocks, sequence, volume)
+        for blocks, _, _, lba, sequence, volume, kind in rows
+        if kind == Kind.TOMBSTONE
+    ]
 
 
 def _reader(image: Image) -> BlockReader:

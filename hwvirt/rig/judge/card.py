@@ -23,7 +23,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """One violation of `property`, of class `kind`. `lba` is a block of the first volume.
+    """One violation of `property`, of class `kind`. `lba` is a block of the first volume, or was said to be one.
 
     `expected` lists all owners that would have been right; `events` are the last operations on the block.
     """

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from hwvirt.rig.judge.block import FOREIGN, BlockId, Garbage, Torn, describe
 from hwvirt.rig.judge.card import Card, Owner
-from hwvirt.rig.judge.evidence import Evidence, LedgerRow, MapRow
+from hwvirt.rig.judge.claims import Ledger, Mapped, Stray, ledger_of, map_of, tombs_of
+from hwvirt.rig.judge.evidence import Evidence, TombRow
 from hwvirt.rig.judge.history import Ints
 from hwvirt.rig.judge.register import Register
 from hwvirt.rig.judge.survey import Survey, survey
 from hwvirt.rig.judge.tables import Bools
 from hwvirt.rig.judge.verdict import CARDS_KEPT, Outcome, Property, Verdict
 
-__all__ = ["Case", "Ledger", "Mapped", "Tally"]
+__all__ = ["Case", "Tally"]
 
 _EVENTS_ON_A_CARD = 5
-
-
-class Mapped(NamedTuple):
-    """A's map, a row per block in order of LBA; `position` is -1 for a block that reads as zeroes."""
-
-    lba: Ints
-    position: Ints
-    generation: Ints
-    sequence: Ints
-
-
-class Ledger(NamedTuple):
-    """B's live entries in order of position."""
-
-    position: Ints
-    lba: Ints
-    sequence: Ints
-    generation: Ints
-    crc: Ints
-    volume: Ints
 
 
 class Case:
@@ -54,27 +34,47 @@ class Case:
         return Register(self.history, self.evidence.baseline)
 
     @cached_property
+    def _map(self) -> tuple[Mapped, list[Stray]]:
+        return map_of(self.evidence.map or (), self.evidence.blocks)
+
+    @cached_property
+    def _ledger(self) -> tuple[Ledger, list[Stray]]:
+        return ledger_of(self.evidence.ledger or ())
+
+    @cached_property
+    def _tombs(self) -> tuple[list[TombRow], list[Stray]]:
+        evidence = self.evidence
+        return tombs_of(evidence.tombstones or (), evidence.volume, evidence.volumes, evidence.blocks)
+
+    @property
     def map(self) -> Mapped:
-        """Every entry of A's map."""
-        rows = [row if row.position is not None else row._replace(position=-1) for row in self.evidence.map or ()]
-        table = np.array(rows, np.int64).reshape(-1, len(MapRow._fields))
-        first, blocks, position, generation, sequence = table.T
-        step = np.arange(blocks.sum()) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-        lba, place = np.repeat(first, blocks) + step, np.repeat(position, blocks)
-        order = np.argsort(lba, kind="stable")
-        columns = (lba, np.where(place < 0, -1, place + step), np.repeat(generation, blocks), np.repeat(sequence, blocks))
-        return Mapped(*(column[order] for column in columns))
+        """Every entry of A's map, for blocks that the volume has."""
+        return self._map[0]
 
     @cached_property
     def placed(self) -> Mapped:
         """The entries of A's map that name a position."""
         return Mapped(*(column[self.map.position >= 0] for column in self.map))
 
-    @cached_property
+    @property
     def ledger(self) -> Ledger:
-        """B's ledger."""
-        table = np.array(self.evidence.ledger or (), np.int64).reshape(-1, len(LedgerRow._fields))
-        return Ledger(*table[np.argsort(table[:, 0], kind="stable")].T)
+        """B's ledger, whatever in it is possible."""
+        return self._ledger[0]
+
+    @property
+    def strays_of_map(self) -> list[Stray]:
+        """What `map` leaves out."""
+        return self._map[1]
+
+    @property
+    def strays_of_ledger(self) -> list[Stray]:
+        """What `ledger` leaves out."""
+        return self._ledger[1]
+
+    @property
+    def strays_of_tombstones(self) -> list[Stray]:
+        """What `buried` leaves out, and tombstones of nobody."""
+        return self._tombs[1]
 
     @cached_property
     def stored(self) -> Survey | None:
@@ -98,7 +98,7 @@ class Case:
     def buried(self) -> Ints:
         """By block, the sequence of its newest tombstone, 0 where it has none."""
         newest = np.zeros(self.evidence.blocks, np.int64)
-        for lba, blocks, sequence in self.evidence.tombstones or ():
+        for lba, blocks, sequence, _ in self._tombs[0]:
             window = newest[lba : lba + blocks]
             np.maximum(window, sequence, out=window)
         return newest
@@ -165,6 +165,11 @@ class Tally:
         """Counts all of these; yields those that are still to get a card."""
         self._total += len(violations)
         yield from violations[: CARDS_KEPT - len(self._cards)].tolist()
+
+    def strays(self, found: Sequence[Stray]) -> None:
+        """Counts all of these, with cards."""
+        for index in self.each(np.arange(len(found))):
+            self.card(found[index].kind, found[index].lba, found[index].detail)
 
     def card(
         self,

@@ -19,7 +19,8 @@ _STRANGE = {TORN: "torn", MISDIRECTED: "misdirected", FOREIGN: "foreign", ZEROED
 def content(case: Case) -> Verdict:
     """Checks every mapped block: whole, this LBA's, of a version that a read may return now, with the ledger's CRC.
 
-    Of a unit that has no map, every block that the history touched, on its own disk.
+    Entries that no block of the volume can have are accused as such. Of a unit that has no map, every block that the history
+    touched, on its own disk.
     """
     tally = Tally(case, Property.CONTENT)
     if case.evidence.map is None and case.evidence.state is State.OWN and case.evidence.first is not None:
@@ -27,6 +28,7 @@ def content(case: Case) -> Verdict:
     stored = case.stored
     if case.evidence.map is None or stored is None:
         return tally.not_checked("the map was not taken, or the second disk cannot be read")
+    tally.strays(case.strays_of_map)
     placed = case.placed
     row, known = case.ledger_rows(placed.position)
     right = case.register.permits(placed.lba, stored.version) & (stored.version != FOREIGN)

@@ -51,11 +51,12 @@ class LedgerRow(NamedTuple):
 
 
 class TombRow(NamedTuple):
-    """A tombstone of B's ledger: these blocks of the judged volume were unmapped by the change with this sequence."""
+    """A tombstone of B's ledger: these blocks of a volume were unmapped by the change with this sequence."""
 
     lba: int
     blocks: int
     sequence: int
+    volume: int
 
 
 class StoreCount(NamedTuple):
@@ -72,6 +73,7 @@ class Evidence:
     """Everything about one logical unit, taken while no request was in flight and after a flush.
 
     `blocks` is the size of the first volume and `volume` its number in B's ledger, `volumes` all that may have rows there;
+    `ledger` and `tombstones` are those of all of them, as B tells;
     `store_blocks` is the size that the rig has given B's store, whatever B says of it. `baseline` holds the CRC-32C of each
     block of the first volume when redirection began; `witnessed` are the medium-changing CDBs since then. `first` and
     `second` read the first volume and the store's area directly from their disks, `frozen` reads the frozen LU through the

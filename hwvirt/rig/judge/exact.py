@@ -19,11 +19,15 @@ def exact(case: Case) -> Verdict:
     the block has two entries), misdirected (another LBA's), stale (another generation or sequence), torn (the bytes at the
     position do not have the ledger's CRC). Of the ledger: orphan (no map entry names the position, or nobody is its volume).
     An entry that says zeroes has its tombstone: there is none (dangling), or it is another one's (stale). A tombstone that
-    is newer than what the map says of its block is stale, too: a map that is made again from the ledger would lose data.
+    is newer than what the map says of its block is stale, too: a map that is made again from the ledger would lose data. One
+    whose volume nobody is, is an orphan. Rows of either that name blocks beyond the volume, or numbers that nothing has, are
+    beyond or impossible, and nothing else is said of them.
     """
     evidence, tally = case.evidence, Tally(case, Property.EXACT)
     if evidence.map is None or evidence.ledger is None:
         return tally.not_checked("map or ledger was not taken")
+    for strays in (case.strays_of_map, case.strays_of_ledger, case.strays_of_tombstones):
+        tally.strays(strays)
     placed, ledger = case.placed, case.ledger
     row, known = case.ledger_rows(placed.position)
     if not len(ledger.position):
@@ -59,7 +63,8 @@ def exact(case: Case) -> Verdict:
         for row_ in tally.each(np.flatnonzero(~np.isin(ledger.volume, list(evidence.volumes)))):
             detail = f"position {ledger.position[row_]} is live for volume {ledger.volume[row_]}, which no logical unit is"
             tally.card("orphan", None, detail, position=int(ledger.position[row_]))
-    return tally.verdict(len(placed.lba) + int(np.count_nonzero(mine)), "map and ledger are empty")
+    compared = placed if evidence.tombstones is None else case.map
+    return tally.verdict(len(compared.lba) + int(np.count_nonzero(mine)), "map and ledger are empty")
 
 
 _DETAILS = {

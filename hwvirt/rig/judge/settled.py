@@ -28,6 +28,8 @@ def settled(case: Case) -> Verdict:
         return tally.not_checked("redirection has not ended")
     if evidence.first is None or evidence.baseline is None or evidence.map is None or evidence.ledger is None:
         return tally.not_checked("first disk, map or ledger was not taken")
+    told = case.strays_of_map + case.strays_of_ledger + case.strays_of_tombstones
+    tally.strays([stray for stray in told if stray.volume in (None, evidence.volume)])
     for index in tally.each(np.arange(len(case.map.lba))):
         tally.card("left", int(case.map.lba[index]), "the map still has an entry")
     for row in tally.each(np.flatnonzero(case.ledger.volume == evidence.volume)):

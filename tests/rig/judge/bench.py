@@ -176,7 +176,7 @@ class Bench:
             state=self.state,
             map=rows,
             ledger=list(self.ledger.values()),
-            tombstones=[TombRow(lba, 1, sequence) for lba, sequence in self.tombstones.items()],
+            tombstones=[TombRow(lba, 1, sequence, 3) for lba, sequence in self.tombstones.items()],
             volumes=frozenset({3, 9}),
             store_blocks=self.capacity,
             stores=self.stores,
