@@ -101,7 +101,7 @@ class ControlClient:
             line = await reader.readline()
         except OSError as error:
             raise ControllerGone(f"controller {self.name}: {error.strerror}.") from error
-        if not line:
+        if not line.endswith(b"\n"):  # nothing, or as much of a reply as got out before the process ended
             raise ControllerGone(f"controller {self.name} closed its control socket.")
         reply = msgspec.json.decode(line)
         if not reply["ok"]:
