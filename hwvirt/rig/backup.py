@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from array import array
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,17 +18,30 @@ from hwvirt.trace import Trace
 __all__ = ["BackupClient"]
 
 _CHUNK_BYTES = 1 << 20
+_TELL_S = 0.25
+"""How far a backup is, is told no more often than this: a pass may be over in a moment, and the next one begins."""
 
 
 class BackupClient:
-    """The backups of one step. `original` has the CRC-32C of each block; how far it is goes to the trace as `progress`.
+    """The backups of one step. `original` has the CRC-32C of each block.
 
-    It tells of a pass only where that meets a block that is not the original: at once, with the first such block.
+    How far it is goes to the trace as `progress`, at once and then at most four times a second. Of a pass it tells only
+    where that meets a block that is not the original: at once, with the first such block.
     """
 
-    def __init__(self, path: Initiator, name: str, original: array[int], trace: Trace, *, progress: str) -> None:
+    def __init__(
+        self,
+        path: Initiator,
+        name: str,
+        original: array[int],
+        trace: Trace,
+        *,
+        progress: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path, self._name, self._original = path, name, original
-        self._trace, self._progress = trace, progress
+        self._trace, self._progress, self._clock = trace, progress, clock
+        self._told_at = float("-inf")
         self._passes = self._checked = self._wrong = 0
         self._blocks: dict[int, None] = {}  # those that were wrong, in order
 
@@ -46,7 +61,9 @@ class BackupClient:
                 if not told:
                     self._trace.emit("backup.mismatch", lun=self._name, lba=wrong[0], number=self._passes + 1)
                 told = True
-            self._trace.emit(self._progress, done=lba + blocks, total=path.blocks, number=self._passes + 1)
+            if (now := self._clock()) - self._told_at >= _TELL_S:
+                self._told_at = now
+                self._trace.emit(self._progress, done=lba + blocks, total=path.blocks, number=self._passes + 1)
         self._passes += 1
 
     @property
