@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from array import array
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from hwvirt.rig.far_bench import FarBench
 from hwvirt.rig.file.model import Frozen, Redirect
 from hwvirt.rig.judge.evidence import StoreCount
 from hwvirt.rig.judge.history import History, MarkKind
+from hwvirt.rig.report.folder import writer_of
 from hwvirt.scsi.volume import Extent
 
 __all__ = ["Baseline", "PathLost", "Stage", "Unit"]
@@ -53,7 +53,7 @@ class Stage:
         self.bench = bench
         self.rig = bench.rig
         self._stack = stack
-        self._writer = 1 + secrets.randbelow((1 << 32) - 1)
+        self._writer = writer_of(bench.folder)
         self._units: dict[tuple[str, int], Unit] = {}
         self._disks: dict[str, Disk] = {}
         self.store_counts: dict[str, list[StoreCount]] = {}

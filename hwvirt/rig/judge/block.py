@@ -160,13 +160,14 @@ def versions_in(data: Pieces, volume: int, seed: int, lba: int, block_bytes: int
     return [version_of(identify(block), volume, seed, at, writer) for at, block in blocks]
 
 
-def describe(identity: Identity) -> str:
-    """For people."""
+def describe(identity: Identity, writer: int) -> str:
+    """For people; `writer` is who writes now."""
     match identity:
-        case BlockId(volume, lba, version, writer, seed):
-            return f"volume {volume} lba {lba} version {version} of writer {writer}, seed {seed}"
+        case BlockId(volume, lba, version, whose, seed):
+            stranger = "" if whose == writer else f" (another run's: this one's writer is {writer})"
+            return f"volume {volume} lba {lba} version {version} of writer {whose}, seed {seed}{stranger}"
         case Torn(who, first, last):
-            return f"torn: header of {describe(who)}, but bytes {first} to {last} differ"
+            return f"torn: header of {describe(who, writer)}, but bytes {first} to {last} differ"
         case Garbage(reason):
             return f"garbage: {reason}"
         case Zero():

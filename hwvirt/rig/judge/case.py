@@ -127,7 +127,7 @@ class Case:
         who = identity.id if isinstance(identity, Torn) else identity
         if isinstance(who, BlockId):
             owner = Owner(who.volume, who.lba, who.version)
-        return owner, describe(identity)
+        return owner, describe(identity, self.history.writer)
 
     def map_entry(self, lba: int) -> dict[str, int | None] | None:
         """A's entry for a block."""

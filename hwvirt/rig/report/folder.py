@@ -14,14 +14,20 @@ from typing import Any
 import msgspec
 import yaml
 
+from hwvirt.digest import crc32c
 from hwvirt.errors import InfrastructureError
 from hwvirt.rig.report.junit import junit
 from hwvirt.rig.report.model import Report
 from hwvirt.trace import Event
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "writer_of"]
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def writer_of(folder: Path) -> int:
+    """The number that stands in every block that a run writes: the CRC-32C of the name of its folder, which no other has."""
+    return crc32c(folder.name.encode())
 
 
 class RunFolder:
@@ -46,8 +52,9 @@ class RunFolder:
             self._events.write(self._encoder.encode(event) + b"\n")
 
     def lock(self, resolved: Mapping[str, Any]) -> None:
-        """Writes rig.lock.yaml: identities, versions and seed as they were resolved."""
-        self.write("rig.lock.yaml", yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True).encode())
+        """Writes rig.lock.yaml: identities, versions and seed as they were resolved, and the run's writer."""
+        everything = dict(resolved) | {"writer": writer_of(self.path)}
+        self.write("rig.lock.yaml", yaml.safe_dump(everything, sort_keys=False, allow_unicode=True).encode())
 
     def finish(self, report: Report) -> None:
         """Writes report.json, junit.xml and, when there are cards, cards.txt."""

@@ -160,4 +160,4 @@ class Drive:
         for at, version, block in zip(range(lba, lba + blocks), seen, split(data, history.block_bytes), strict=True):
             if version < 0:
                 self._counts.mismatches += 1
-                history.note(number, at, describe(identify(block)))
+                history.note(number, at, describe(identify(block), history.writer))

@@ -97,7 +97,11 @@ def test_a_block_of_the_other_block_size_is_garbage() -> None:
 
 def test_every_identity_has_words() -> None:
     who = BlockId(1, 100, 5, 2, 42)
-    assert describe(who) == "volume 1 lba 100 version 5 of writer 2, seed 42"
-    assert describe(Torn(who, 512, 4095)) == f"torn: header of {describe(who)}, but bytes 512 to 4095 differ"
-    assert describe(Garbage("no header")) == "garbage: no header"
-    assert describe(ZERO) == "zeroes"
+    words = "volume 1 lba 100 version 5 of writer 2, seed 42"
+    assert describe(who, 2) == words
+    assert describe(Torn(who, 512, 4095), 2) == f"torn: header of {words}, but bytes 512 to 4095 differ"
+    words += " (another run's: this one's writer is 7)"
+    assert describe(who, 7) == words
+    assert describe(Torn(who, 512, 4095), 7) == f"torn: header of {words}, but bytes 512 to 4095 differ"
+    assert describe(Garbage("no header"), 7) == "garbage: no header"
+    assert describe(ZERO, 7) == "zeroes"

@@ -277,6 +277,14 @@ def test_a_wrong_block_on_the_second_disk_breaks_content(bench: Bench, block: by
     assert (card.kind, card.lba, card.found, card.expected) == (kind, 12, found, (Owner(7, 12, 6),))
 
 
+def test_a_card_about_a_block_of_another_run_says_so(bench: Bench) -> None:
+    _overwrite(bench, 12, make_extent(7, 12, 1, 6, 9, 42, BLOCK))
+    card = _card(bench, Property.CONTENT)
+    position = bench.map[12][0]
+    whose = "volume 7 lba 12 version 6 of writer 9, seed 42 (another run's: this one's writer is 1)"
+    assert (card.kind, card.detail) == ("foreign", f"position {position} of the second disk holds {whose}")
+
+
 def test_what_lay_on_the_disk_before_is_no_content() -> None:
     bench = Bench()
     bench.redirect()

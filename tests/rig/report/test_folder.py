@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import hwvirt
+from hwvirt.digest import crc32c
 from hwvirt.errors import InfrastructureError
 from hwvirt.rig.judge.card import Card, Owner
 from hwvirt.rig.judge.verdict import CARDS_KEPT, Outcome, Property, Verdict
@@ -157,7 +158,8 @@ def test_the_lock_file_keeps_its_order(folder: RunFolder) -> None:
     folder.lock({"seed": 42, "disks": {"first": {"serial": "ZL2001"}}})
     text = (folder.path / "rig.lock.yaml").read_text()
     assert text.startswith("seed: 42\n")
-    assert yaml.safe_load(text) == {"seed": 42, "disks": {"first": {"serial": "ZL2001"}}}
+    writer = crc32c(b"2026-01-02T030405Z-quickstart-a1b2c3")
+    assert yaml.safe_load(text) == {"seed": 42, "disks": {"first": {"serial": "ZL2001"}}, "writer": writer}
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_beside(folder: RunFolder) -> None:

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from hwvirt.disk.reader import read_blocks
 from hwvirt.errors import ExitCode
+from hwvirt.rig.judge.block import BlockId, identify
 from hwvirt.rig.judge.history import Operation
 from hwvirt.rig.steps import Performance
 from tests.rig.run.kit import (
@@ -69,6 +72,21 @@ def test_counts_tell_apart_what_was_acknowledged(tmp_path: Path) -> None:
     assert (counts["fills"], counts["failed"], counts["in_doubt"]) == (4, 0, 0)
     assert 0 < counts["unmaps"] < counts["acknowledged"] - counts["fills"]
     assert sum(counts[name] for name in ("acknowledged", "reads", "flushes")) == 400 + 4 + 1  # and the flush of the fill
+
+
+def test_the_writer_of_a_run_s_blocks_stands_in_its_lock_file(tmp_path: Path) -> None:
+    writers: list[int] = []
+
+    async def look(run: Performance) -> None:
+        unit = run.stage.unit("a", 0)
+        found = identify(read_blocks(run.stage.disk_of("a"), run.stage.window(unit).lba, 1))
+        assert isinstance(found, BlockId)
+        writers.append(found.writer)
+
+    for _ in range(2):
+        ran = run(rig_of(FILL, first="1MiB", second="2MiB"), tmp_path, insert=[(1, Do(look))])
+        assert yaml.safe_load((ran.folder / "rig.lock.yaml").read_text())["writer"] == writers[-1]
+    assert writers[0] != writers[1]
 
 
 def test_backup_before_redirection_has_nothing_to_compare_with(tmp_path: Path) -> None:

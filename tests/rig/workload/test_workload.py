@@ -122,6 +122,17 @@ def test_a_wrong_block_in_a_read_is_counted_and_described() -> None:
     _run(body)
 
 
+def test_a_block_of_another_run_in_a_read_is_described_as_such() -> None:
+    async def body() -> None:
+        unit, history = MemoryUnit(64), _history()
+        unit.medium[7 * 512 : 8 * 512] = make_extent(1, 7, 1, 3, 9, 42, 512)
+        await read_all(unit, history)
+        words = "volume 1 lba 7 version 3 of writer 9, seed 42 (another run's: this one's writer is 1)"
+        assert history.strange[len(history), 7] == words
+
+    _run(body)
+
+
 @pytest.mark.parametrize("errno", [EIO, ENOSPC])
 def test_a_failed_request_is_recorded_and_the_workload_goes_on(errno: int) -> None:
     async def body() -> None:
