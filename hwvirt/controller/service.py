@@ -14,6 +14,7 @@ from hwvirt.controller.store import LocalStore
 from hwvirt.eager import Errand, begin
 from hwvirt.errors import HwvirtError
 from hwvirt.link.config import LinkLimits
+from hwvirt.link.layouts import COMPLETION_BYTES, PAGE_BYTES
 from hwvirt.link.messages import (
     Attach,
     Attached,
@@ -37,6 +38,7 @@ from hwvirt.link.messages import (
     Write,
     Written,
 )
+from hwvirt.link.wire import DIGEST_BYTES, HEADER_BYTES
 from hwvirt.scsi.command import LogicalUnit
 from hwvirt.scsi.sense import (
     INTERNAL_TARGET_FAILURE,
@@ -50,12 +52,19 @@ from hwvirt.trace import Trace
 __all__ = ["REPLIES_BYTES", "REPLY_BYTES", "Answering", "Service"]
 
 REPLY_BYTES, REPLIES_BYTES = LinkLimits().frame_bytes, LinkLimits().request_bytes
-"""The most that one reply may weigh, and all together from the start of the work until the peer has taken them."""
+"""The most that the frame of one reply may have, whatever the peer takes; and the data of all of them together, from the
+start of the work until the peer has taken them."""
 _MOST_ROWS = 1 << 16
+_MOST_SENSE_BYTES = 252  # SPC-4 4.5: sense data is never longer
 
 
 class Answering(Protocol):
     """Takes the reply to one request; does nothing when its session has ended."""
+
+    @property
+    def most_bytes(self) -> int:
+        """The most that the frame of the reply may have, as the peer told."""
+        ...
 
     def reply(self, message: Reply) -> None:
         """Sends the reply."""
@@ -102,9 +111,10 @@ class Service:
         await work
 
     async def _serve(self, message: Request, answering: Answering) -> None:
-        size_bytes = self._reply_bytes(message)
-        if size_bytes > REPLY_BYTES:
-            reason = f"a reply of {size_bytes} bytes is asked for, more than {REPLY_BYTES}"
+        size_bytes = self._data_bytes(message)
+        frame_bytes, most_bytes = self._frame_bytes(message, size_bytes), min(answering.most_bytes, REPLY_BYTES)
+        if frame_bytes > most_bytes:
+            reason = f"a reply of {frame_bytes} bytes is asked for, more than {most_bytes}"
             answering.reply(Refused(INVALID_FIELD_IN_PARAMETER_LIST, reason=reason))
         elif size_bytes:
             await self._room.enter(size_bytes)
@@ -115,13 +125,23 @@ class Service:
         else:
             await self._serve_now(message, answering)
 
-    def _reply_bytes(self, message: Request) -> int:
+    def _data_bytes(self, message: Request) -> int:
         """What the data of the reply may weigh."""
         if isinstance(message, Read):
             return sum([place.blocks for place in message.placements]) * self._store.block_bytes if self._store else 0
         if isinstance(message, Execute):
             return sum([command.data_in_length for command in message.commands])
         return _rows(message.limit) * ROW.itemsize if isinstance(message, Query) else 0
+
+    def _frame_bytes(self, message: Request, data_bytes: int) -> int:
+        """What the whole reply may have on the wire; 0 where the request names no size."""
+        if isinstance(message, Read):  # a placement that fails has a row instead of its data, and that is shorter
+            blocks = sum([place.blocks for place in message.placements])
+            return HEADER_BYTES + DIGEST_BYTES * blocks + data_bytes
+        if isinstance(message, Execute):  # a command has data or a sense
+            rests = [max(_MOST_SENSE_BYTES - command.data_in_length, 0) for command in message.commands]
+            return HEADER_BYTES + DIGEST_BYTES + COMPLETION_BYTES * len(rests) + sum(rests) + data_bytes
+        return HEADER_BYTES + DIGEST_BYTES + PAGE_BYTES + data_bytes if isinstance(message, Query) else 0
 
     async def _serve_now(self, message: Request, answering: Answering) -> None:
         try:

@@ -238,6 +238,12 @@ class Responder:
         return peer.epoch if peer else 0
 
     @property
+    def most_bytes(self) -> int:
+        """The most that the frame of a reply may have, as the peer told; 0 while nobody is there."""
+        peer = self._connection.session.peer
+        return peer.limits.frame_bytes if peer else 0
+
+    @property
     def alive(self) -> bool:
         """Whether that session is still up, so that a reply would reach the peer."""
         return self._connection.session.state is State.UP

@@ -26,6 +26,7 @@ __all__ = [
     "ATTACHED",
     "BUSY",
     "BYE",
+    "COMPLETION_BYTES",
     "DONE",
     "DROP",
     "EXECUTE",
@@ -35,6 +36,7 @@ __all__ = [
     "FREE",
     "HELLO",
     "LEDGER_PAGE",
+    "PAGE_BYTES",
     "PING",
     "PONG",
     "PROOF",
@@ -75,6 +77,9 @@ _BYE = struct.Struct("<B")
 Parts: TypeAlias = "tuple[bytes, Pieces, array[int] | None]"
 """Meta, data, and the digests of block data; None: the data, if any, is one grain."""
 _NO_DIGESTS = array("I")
+
+COMPLETION_BYTES, PAGE_BYTES = _COMPLETION.size, _PAGE.size
+"""What EXECUTED has for each command besides its sense, and LEDGER_PAGE besides its rows, in their metas."""
 
 
 class Layout(NamedTuple):

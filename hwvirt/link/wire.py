@@ -25,6 +25,7 @@ from hwvirt.errors import PeerError
 from hwvirt.link.errors import CorruptFrame, WrongVersion
 
 __all__ = [
+    "DIGEST_BYTES",
     "HEADER_BYTES",
     "LEAST_GRAIN_BYTES",
     "MAGIC",
@@ -61,6 +62,7 @@ _SEAL_BYTES = 8
 _CRC = struct.Struct("<I")
 _SEALED_BYTES = _HEADER.size + _SEAL_BYTES
 HEADER_BYTES = _SEALED_BYTES + _CRC.size
+DIGEST_BYTES = 4
 _RECOGNISED = MAGIC + bytes([VERSION])
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake (RFC 8446, 5.1)
 _CABLE = "Check the cable."
@@ -80,7 +82,7 @@ class Body(NamedTuple):
     @property
     def frame_bytes(self) -> int:
         """What the frame will take on the wire."""
-        return HEADER_BYTES + len(self.meta) + 4 * len(self.digests) + self.data_bytes
+        return HEADER_BYTES + len(self.meta) + DIGEST_BYTES * len(self.digests) + self.data_bytes
 
 
 class Header(NamedTuple):
@@ -142,7 +144,7 @@ def read_header(received: memoryview, most_bytes: int, place: str) -> Header | N
     grains, rest = divmod(data_bytes, grain_bytes) if grain_bytes else (0, data_bytes)
     if rest or (grain_bytes and not grains) or (grains > 1 and grain_bytes < LEAST_GRAIN_BYTES):
         raise PeerError(f"link: {place} sent {data_bytes} bytes of data in grains of {grain_bytes}.")
-    frame_bytes = HEADER_BYTES + meta_bytes + 4 * grains + data_bytes
+    frame_bytes = HEADER_BYTES + meta_bytes + DIGEST_BYTES * grains + data_bytes
     if frame_bytes > most_bytes:
         raise PeerError(f"link: {place} announced a frame of {frame_bytes} bytes where {most_bytes} are allowed.")
     return Header(kind, epoch, number, tag, meta_bytes, data_bytes, grain_bytes, frame_bytes)

@@ -11,15 +11,21 @@ from hwvirt.buffers import length
 from hwvirt.controller.reply_room import ReplyRoom
 from hwvirt.controller.service import REPLIES_BYTES, REPLY_BYTES, Service
 from hwvirt.link import messages as m
+from hwvirt.link.codec import Kind, encode
+from hwvirt.link.config import LinkLimits, Role
 from hwvirt.scsi.command import Command, Completion
 from hwvirt.scsi.sense import INVALID_FIELD_IN_PARAMETER_LIST
 from hwvirt.scsi.status import Status
+from hwvirt.trace import Trace
+from tests.link.link_rig import LinkRig, play, soon
 
 from .desk import BLOCK, Desk, on_desk
 
 
 class Slow:
     """A peer: `replies` in their order, and what is to be told when it has taken them."""
+
+    most_bytes = 1 << 30
 
     def __init__(self) -> None:
         self.replies: list[m.Reply] = []
@@ -77,16 +83,83 @@ def test_request_whose_reply_would_be_too_large_is_refused_before_any_work(tmp_p
         service, peer = Service(desk.store, {0: unit}, desk.trace), Slow()  # type: ignore[dict-item]  # a list is a sequence
         blocks = REPLY_BYTES // BLOCK + 1
         if kind == "read":
+            size_bytes = 48 + blocks * (4 + BLOCK)
             service.on_request(m.Read(0, [m.Placement(0, 1, blocks - 1), m.Placement(0, 1, 1)]), peer)
         else:
+            size_bytes = 48 + 4 + 2 * 11 + blocks * BLOCK
             service.on_request(m.Execute(0, [Command(bytes(16), (), REPLY_BYTES), Command(bytes(16), (), BLOCK)]), peer)
-        reason = f"a reply of {blocks * BLOCK} bytes is asked for, more than {REPLY_BYTES}"
+        reason = f"a reply of {size_bytes} bytes is asked for, more than {REPLY_BYTES}"
         assert peer.replies == [m.Refused(INVALID_FIELD_IN_PARAMETER_LIST, reason=reason)]
         assert (unit.executed, service._room.taken_bytes) == (0, 0)
         service.on_request(m.Execute(0, [Command(bytes(16), (), BLOCK)]), peer)
         assert unit.executed == 1
 
     on_desk(tmp_path, story)
+
+
+COMMANDS = {
+    "data": Command(bytes(16), (), 100 * BLOCK),
+    "no-data": Command(bytes(16)),
+    "less-than-a-sense": Command(bytes(16), (), 36),
+}
+
+
+@pytest.mark.parametrize("kind", ["read", "query", *COMMANDS])
+def test_reply_is_refused_by_what_its_whole_frame_may_have_and_the_peer_takes(tmp_path: Path, kind: str) -> None:
+    """Header, digests and rows count, and so does a sense that each command may end with; one byte decides."""
+
+    async def story(desk: Desk) -> None:
+        await desk.write(0, *range(8))
+        unit = Zeroes()
+        service, peer = Service(desk.store, {0: unit}, desk.trace), Slow()  # type: ignore[dict-item]  # a list is a sequence
+        request: m.Request
+        if kind == "read":
+            request, frame_bytes = m.Read(0, [m.Placement(0, desk.store.allocator.lap, 8)]), 48 + 8 * (4 + BLOCK)
+        elif kind == "query":
+            request, frame_bytes = m.Query(0, None, 8), 48 + 4 + 8 + 8 * 40
+        else:
+            one = COMMANDS[kind]
+            request, frame_bytes = m.Execute(0, [one] * 7), 48 + 4 + 7 * (11 + max(one.data_in_length, 252))
+        peer.most_bytes = frame_bytes - 1
+        service.on_request(request, peer)
+        reason = f"a reply of {frame_bytes} bytes is asked for, more than {frame_bytes - 1}"
+        assert peer.replies == [m.Refused(INVALID_FIELD_IN_PARAMETER_LIST, reason=reason)]
+        assert (unit.executed, service._room.taken_bytes, peer.told) == (0, 0, [])
+        peer.most_bytes = frame_bytes
+        service.on_request(request, peer)
+        while len(peer.replies) < 2:
+            await desk.flush()
+        body = encode(peer.replies[1])
+        assert body.kind == {"read": Kind.READ_DATA, "query": Kind.LEDGER_PAGE}.get(kind, Kind.EXECUTED)
+        assert body.frame_bytes <= frame_bytes
+        if kind in ("read", "query", "data"):
+            assert body.frame_bytes == frame_bytes
+        else:
+            worst = m.Executed([Completion(Status.CHECK_CONDITION, (), bytes(252))] * 7)
+            assert frame_bytes - 4 <= encode(worst).frame_bytes <= frame_bytes, "there is no digest where there is no data"
+
+    on_desk(tmp_path, story)
+
+
+def test_request_is_judged_by_what_its_peer_has_told_in_the_hello() -> None:
+    async def story(rig: LinkRig) -> None:
+        unit = Zeroes()
+        service = Service(None, {0: unit}, Trace("b"))  # type: ignore[dict-item]  # a list is a sequence
+        limits = LinkLimits(requests=4, request_bytes=1 << 20, frame_bytes=1 << 16)
+        b = await rig.endpoint(Role.LISTEN, answer=service.on_request)
+        a = await rig.endpoint(Role.CONNECT, b.port, limits=limits)
+        await a.wait_up(soon())
+        most_bytes = limits.frame_bytes - 48 - 4 - 11
+        for size_bytes, executed in ((most_bytes, 1), (most_bytes + 1, 1), (most_bytes, 2)):
+            reply = await a.request(m.Execute(0, [Command(bytes(16), (), size_bytes)]))
+            assert unit.executed == executed
+            if size_bytes == most_bytes:
+                assert reply == m.Executed([Completion(Status.GOOD, (bytes(most_bytes),))])
+            else:
+                reason = f"a reply of {(1 << 16) + 1} bytes is asked for, more than {1 << 16}"
+                assert reply == m.Refused(INVALID_FIELD_IN_PARAMETER_LIST, reason=reason)
+
+    play(story)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 0xFFFF_FFFF])
