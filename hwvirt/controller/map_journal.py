@@ -11,6 +11,7 @@ from hwvirt.controller.correlation import CHANGE, CorrelationMap, Rows
 from hwvirt.controller.journal import Journal, Record
 from hwvirt.controller.position import UNMAPPED
 from hwvirt.controller.states import State
+from hwvirt.errors import StateError
 
 __all__ = ["MapJournal"]
 
@@ -29,15 +30,19 @@ class MapJournal:
     map has an entry from it; blocks that a commit has brought back have numbers that no store ever saw.
     """
 
-    def __init__(self, journal: Journal, correlation: CorrelationMap) -> None:
+    def __init__(self, journal: Journal, correlation: CorrelationMap, volume: int = 0) -> None:
         self._journal = journal
+        self._volume = volume
         self._map = correlation
         self._busy = asyncio.Lock()
         self.state = State.OWN
         self.sequence = self.stored_sequence = 0
 
     def recover(self) -> bool:
-        """Fills the map; returns whether a state was stored: a mere file says nothing. Raises StateError on damage."""
+        """Fills the map; returns whether a state was stored: a mere file says nothing.
+
+        Raises StateError on damage, and where the volume was larger: the files stay as they are.
+        """
         known = False
         for record in self._journal.recover():
             if record.kind == _STATE:
@@ -47,10 +52,19 @@ class MapJournal:
                 if not self.state.uses_map:
                     self._map.clear()
             else:
-                self._map.apply(np.frombuffer(record.payload, CHANGE))
+                self._map.apply(self._within(np.frombuffer(record.payload, CHANGE)))
         self.sequence = max(self.sequence, self._map.last_sequence())
         self.stored_sequence = self._map.last_stored_sequence()
         return known
+
+    def _within(self, rows: Rows) -> Rows:
+        end = int((rows["lba"] + rows["blocks"]).max(initial=0))
+        if end > self._map.blocks:
+            raise StateError(
+                f"volume {self._volume}: it has {self._map.blocks} blocks, and its own map knows {end}.",
+                next_step="Correct `blocks` of the LUN: a volume that is redirected cannot shrink.",
+            )
+        return rows
 
     async def enter(self, state: State, sequence: int) -> None:
         """The volume is in `state`; sequence numbers up to `sequence` are used. OWN and DISCARDING empty the map."""

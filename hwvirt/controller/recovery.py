@@ -26,17 +26,19 @@ _PORTION = 1 << 18
 async def durable_ledger(volume: RedirectVolume, store: Store) -> Rows:
     """The ledger's rows of the volume, all of them durable: what is taken over from them cannot be lost once more.
 
-    No write of the volume may be under way.
+    No write of the volume may be under way. Raises StateError for rows beyond its end.
     """
     await store.flush(volume.number)
-    return await store.ledger(volume.number)
+    rows = await store.ledger(volume.number)
+    _refuse_beyond(volume, *_by_kind(rows))
+    return rows
 
 
 async def send_again(volume: RedirectVolume, store: Store, rows: Rows) -> Rows:
     """The store has restarted: what it answered and no flush has covered is sent once more, in order.
 
-    `rows`: its ledger. What stands there, or is older than what stands there, is not sent: there might be no room for it
-    twice. Returns the rows with those of what was sent.
+    `rows`: its `durable_ledger`. What stands there, or is older than what stands there, is not sent: there might be no room
+    for it twice. Returns the rows with those of what was sent.
     """
     known = _newest_sequences(volume.blocks, rows)
     sent = [rows]
@@ -54,14 +56,13 @@ async def send_again(volume: RedirectVolume, store: Store, rows: Rows) -> Rows:
 
 
 def reconcile(volume: RedirectVolume, rows: Rows) -> None:
-    """Makes the map and the store's ledger one-to-one. `rows` are the ledger as it is now.
+    """Makes the map and the store's ledger one-to-one. `rows` are the `durable_ledger`, and what was sent again.
 
     A row that is newer than the map's entry is adopted: the store had it, the host may have been told. Rows that nothing
     names are given up with the next flush, when the map is durable. Raises StateError when the map names a position that
     the ledger does not have.
     """
     live, tombs = _by_kind(rows)
-    _refuse_beyond(volume, live, tombs)
     # Blocks that are back on the first disk may have been written there since.
     first = volume.committed_below if volume.state is State.COMMITTING else 0
     newest = _newest_of_each_block(volume.blocks, _those(live, live["lba"] >= first))

@@ -74,7 +74,7 @@ def _build(
     assert asker is not None
     first = DiskVolume(disk, Extent(lun.lba, lun.blocks), size)
     correlation = CorrelationMap(lun.blocks)
-    journal = MapJournal(state.journal(f"map-{lun.lun}"), correlation)
+    journal = MapJournal(state.journal(f"map-{lun.lun}"), correlation, lun.lun)
     redirect = RedirectVolume(lun.lun, first, LinkStore(asker, size), journal, correlation)
     return Unit(lun, size, _served(config, lun, redirect), redirect, redirect, Lifecycle(redirect, trace))
 

@@ -13,7 +13,7 @@ import pytest
 
 from hwvirt.controller.ask import call
 
-from .by_hand import Desk, serving
+from .by_hand import FIRST_BLOCKS, Desk, serving
 from .kit import Ended, hwvirt, qemu_io
 
 RIG = """\
@@ -286,3 +286,19 @@ def test_start_that_failed_does_not_make_the_next_one_forget_what_is_redirected(
     with serving(desk.b()) as b, serving(desk.a(b.link_port)) as a:
         qemu_io(f"nbd://127.0.0.1:{a.nbd_port}/lun0", "read -P 5 0 64k")
         assert call(desk.folder / "a.sock", "status")["luns"][0]["mapped_blocks"] == 16
+
+
+def test_volume_that_is_redirected_cannot_shrink_whether_its_map_is_there_or_lost(desk: Desk) -> None:
+    last, smaller_blocks = (FIRST_BLOCKS - 1) * 4096, FIRST_BLOCKS - 1
+    with serving(desk.b()) as b, serving(desk.a(b.link_port)) as a:
+        qemu_io(f"nbd://127.0.0.1:{a.nbd_port}/lun0", f"write -P 5 {last} 4k", "flush")
+    next_step = "Correct `blocks` of the LUN: a volume that is redirected cannot shrink."
+    with serving(desk.b()) as b:
+        smaller = desk.a(b.link_port, luns__0__blocks=smaller_blocks)
+        for whose in ("its own map", "the ledger of the second controller"):
+            said = f"volume 0: it has {smaller_blocks} blocks, and {whose} knows {FIRST_BLOCKS}. {next_step}"
+            assert complaint(hwvirt("controller", smaller)) == (4, said)
+            for path in (desk.folder / "a.state").iterdir():
+                path.unlink()
+        with serving(desk.a(b.link_port)) as a:
+            qemu_io(f"nbd://127.0.0.1:{a.nbd_port}/lun0", f"read -P 5 {last} 4k")

@@ -12,6 +12,7 @@ from hwvirt.controller.correlation import CorrelationMap
 from hwvirt.controller.journal import Journal
 from hwvirt.controller.map_journal import MapJournal
 from hwvirt.controller.states import State
+from hwvirt.errors import StateError
 from hwvirt.link.messages import Placement, Slice
 from hwvirt.scsi.volume import Extent
 
@@ -63,6 +64,54 @@ def test_state_without_a_map_asks_no_number_of_the_store(tmp_path: Path, state: 
         again, durable, journal = opened(tmp_path)
         assert (again.state, again.sequence, again.stored_sequence) == (state, 9, 0)
         assert durable.is_empty(Extent(0, 64))
+        journal.close()
+
+    asyncio.run(story())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("unmapped", [False, True], ids=["mapped", "unmapped"])
+def test_map_of_a_larger_volume_is_refused_and_its_files_stay(tmp_path: Path, unmapped: bool) -> None:
+    async def story() -> None:
+        kept, correlation, journal = opened(tmp_path)
+        await kept.enter(State.REDIRECTING, 0)
+        if unmapped:
+            correlation.unmap([Slice(40, 24, 8)])
+        else:
+            correlation.bind([Slice(40, 24, 8)], [Placement(5, 1, 24)])
+        await kept.add(correlation.take_changes(), 8)
+        journal.close()
+        files = contents(tmp_path)
+        for blocks in (63, 40, 1):
+            smaller = CorrelationMap(blocks)
+            with pytest.raises(StateError) as caught:
+                MapJournal(Journal(tmp_path, "map-0"), smaller, 7).recover()
+            assert str(caught.value) == (
+                f"volume 7: it has {blocks} blocks, and its own map knows 64. "
+                "Correct `blocks` of the LUN: a volume that is redirected cannot shrink."
+            )
+            assert smaller.is_empty(Extent(0, blocks))
+        assert contents(tmp_path) == files
+        _, durable, journal = opened(tmp_path)
+        assert not durable.is_empty(Extent(63, 1))
+        journal.close()
+
+    asyncio.run(story())
+
+
+def test_volume_that_is_its_own_again_may_shrink(tmp_path: Path) -> None:
+    async def story() -> None:
+        kept, correlation, journal = opened(tmp_path)
+        await kept.enter(State.REDIRECTING, 0)
+        correlation.bind([Slice(63, 1, 8)], [Placement(5, 1, 1)])
+        await kept.add(correlation.take_changes(), 8)
+        await kept.enter(State.OWN, 9)
+        journal.close()
+        journal = Journal(tmp_path, "map-0")
+        assert MapJournal(journal, CorrelationMap(8)).recover()
         journal.close()
 
     asyncio.run(story())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import tracemalloc
 from array import array
@@ -16,7 +17,7 @@ from hwvirt.buffers import Pieces
 from hwvirt.controller.correlation import CHANGE, CorrelationMap, Rows
 from hwvirt.controller.ledger import ROW, Kind, tomb_rows
 from hwvirt.controller.position import UNMAPPED, ZERO, pack
-from hwvirt.controller.recovery import reconcile, send_again
+from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State
 from hwvirt.controller.store import Store
@@ -142,12 +143,26 @@ def test_map_whose_positions_the_ledger_lacks_is_refused() -> None:
     )
 
 
+class Kept:
+    """A store that has a ledger, and nothing else."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    async def flush(self, _volume: int) -> int:
+        return 1
+
+    async def ledger(self, _volume: int) -> Rows:
+        return self._rows
+
+
 @pytest.mark.parametrize("kind", ["live", "unmapped"])
 def test_ledger_of_a_larger_volume_is_refused_and_nothing_is_changed(kind: str) -> None:
     volume = Mended()
     beyond = live_rows([(70, 2, Placement(6, 1, 1))]) if kind == "live" else tomb_rows([(0, Tombstone(55, 16, 2))])
+    store = Kept(np.concatenate((live_rows([(3, 1, Placement(5, 1, 1))]), beyond)))
     with pytest.raises(StateError) as caught:
-        volume.reconcile(np.concatenate((live_rows([(3, 1, Placement(5, 1, 1))]), beyond)))
+        asyncio.run(durable_ledger(cast("RedirectVolume", volume), cast("Store", store)))
     assert str(caught.value) == (
         "volume 0: it has 60 blocks, and the ledger of the second controller knows 71. "
         "Correct `blocks` of the LUN: a volume that is redirected cannot shrink."
