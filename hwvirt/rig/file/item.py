@@ -139,7 +139,8 @@ class Item:
         must = f"{what} must be" if what else "must be"
         if not _WHOLE_NUMBER.fullmatch(value):
             raise self.error(f"{must} a whole number, not {value!r}")
-        number = int(value[:_MOST_DIGITS])
+        digits = value.replace("_", "").lstrip("0") or "0"
+        number = int(digits[:_MOST_DIGITS])
         if not least <= number <= most:
             bounds = f"at least {least}" if number < least and most == _MOST else f"{least} to {most}"
             raise self.error(f"{must} {bounds}, not {value}")

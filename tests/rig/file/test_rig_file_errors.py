@@ -761,6 +761,34 @@ def test_file_that_is_nested_without_end_is_refused(opening: str) -> None:
         parse_rig(opening * 1000, Path("rig.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("0", 0),
+        ("000", 0),
+        ("010", 10),
+        ("1_0", 10),
+        ("0_1", 1),
+        ("0" * 40 + "7", 7),
+        ("0" * 6000 + "7", 7),
+        ("_".join("0" * 40 + "42"), 42),
+        (str((1 << 63) - 1), (1 << 63) - 1),
+        (str(1 << 63), None),
+        *(("1" * digits + "_1", None) for digits in range(27, 33)),
+        ("1" * 6000, None),
+    ],
+    ids=lambda value: value[-40:] if isinstance(value, str) else "",
+)
+def test_number_is_taken_as_it_is_written_however_long(written: str, number: int | None) -> None:
+    text = GOOD.replace("seed: 42", f"seed: {written}")
+    if number is not None:
+        assert parse_rig(text, Path("rig.yaml")).seed == number
+        return
+    with pytest.raises(RigFileError) as caught:
+        parse_rig(text, Path("rig.yaml"))
+    assert str(caught.value) == f"rig.yaml:2:7: seed: must be 0 to {(1 << 63) - 1}, not {written}"
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 8), st.sampled_from(TOKENS)), min_size=1, max_size=4))
 def test_damaged_file_is_a_located_error_or_still_a_rig(damages: list[tuple[int, int, str]]) -> None:
