@@ -24,7 +24,6 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SCALAR = re.compile(r"[^][{}:,\s]+")
 _NO_TEXT = re.compile(r"[\0\ud800-\udfff]")  # no path, name or address can have them
-_MOST_DIGITS = 400
 
 
 def in_words(way: Way) -> str:
@@ -125,10 +124,10 @@ class JsonFile:
     def _number(self, word: str, way: Way) -> int | float:
         if word.lstrip("-") in ("NaN", "Infinity"):
             self._no_number(way, f"{word} is no number of JSON")
-        number: int | float = math.inf
-        if len(word) <= _MOST_DIGITS:
-            number = int(word) if word.lstrip("-").isdigit() else float(word)
-        return number if math.isfinite(number) else self._no_number(way, "is beyond all numbers")
+        number = float(word)
+        if not math.isfinite(number):
+            self._no_number(way, "is beyond all numbers")
+        return int(word) if word.lstrip("-").isdigit() else number
 
     def _no_number(self, way: Way, reason: str) -> Never:
         raise self.error(way, reason)

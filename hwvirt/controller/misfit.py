@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -18,11 +18,11 @@ __all__ = ["PRINTABLE", "Misfit", "misfit", "read_arguments"]
 PRINTABLE = r"^[ -~]*\Z"
 """The pattern of a text of printable ASCII, all that SCSI names may have (SPC-4 4.3.1)."""
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_UNKNOWN_KEY = "Object contains unknown field `"
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _TYPE = re.compile(r"Expected `(\w+)(?: \| null)?`, got `\w+`")
 _BOUND = re.compile(r"Expected `(?:int|float)(?: \| null)?` [<>]")
-_PLACE = re.compile(r"^(.*?)(?: - at `\$(.*)`)?$", re.DOTALL)
+_PLACE = re.compile(r"(.*) - at `\$([\w.\[\]]*)`", re.DOTALL | re.ASCII)
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _KINDS = {
     "int": "a whole number",
@@ -47,12 +47,24 @@ class Misfit(NamedTuple):
 
 def misfit(error: msgspec.ValidationError, form: type[msgspec.Struct], given: Any, noun: str = "key") -> Misfit:
     """Why `given` cannot be a `form`; `noun` is what people call a member of it."""
-    reason, place = _placed(str(error))
-    way: Way = tuple(key or int(index) for key, index in _STEP.findall(place))
-    kind, value = _followed(inspect.type_info(form), given, way)
-    if unknown := _UNKNOWN.fullmatch(reason):
-        known = [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
-        return Misfit((*way, unknown[1]), f"unknown {noun} {unknown[1]!r}", suggestion(unknown[1], known), of_key=True)
+    message = str(error)
+    for reason, way in _readings(message):
+        found = _followed(inspect.type_info(form), given, way)
+        if found is None:
+            continue
+        kind, value = found
+        if not message.startswith(_UNKNOWN_KEY):
+            return _misfit_there(reason, way, kind, value, noun)
+        if not isinstance(kind, inspect.StructType) or not isinstance(value, dict):
+            continue
+        known = [field.encode_name for field in kind.fields]
+        key = reason.removeprefix(_UNKNOWN_KEY).removesuffix("`")
+        if key in value and key not in known:
+            return Misfit((*way, key), f"unknown {noun} {key!r}", suggestion(key, known), of_key=True)
+    return Misfit((), message)
+
+
+def _misfit_there(reason: str, way: Way, kind: inspect.Type, value: Any, noun: str) -> Misfit:
     if missing := _MISSING.fullmatch(reason):
         return Misfit(way, f"{noun} {missing[1]!r} is missing")
     words = _words_of(kind)
@@ -79,23 +91,30 @@ def read_arguments(given: dict[str, Any], form: type[_Form]) -> _Form:
         way, reason, next_step, of_key = misfit(error, form, given, "argument")
         if of_key:
             raise UsageError(f"{reason}.", next_step=next_step or "It takes none.") from error
-        raise UsageError(f"{in_words(way)}: {reason}.", next_step="See docs/controller.md for the verbs.") from error
+        place = f"{in_words(way)}: " if way else ""
+        raise UsageError(f"{place}{reason}.", next_step="See docs/controller.md for the verbs.") from error
 
 
-def _placed(message: str) -> tuple[str, str]:
-    found = _PLACE.match(message)
-    assert found is not None, "it matches everything"
-    return found[1], found[2] or ""
+def _readings(message: str) -> Iterator[tuple[str, Way]]:
+    """What a message may say, and of what place: an unknown key is in it as it is, and may look like a place."""
+    if placed := _PLACE.fullmatch(message):
+        yield placed[1], tuple(key or int(index) for key, index in _STEP.findall(placed[2]))
+    yield message, ()
 
 
-def _followed(kind: inspect.Type, value: Any, way: Way) -> tuple[inspect.Type, Any]:
-    """The type and the value at the end of the way."""
+def _followed(kind: inspect.Type, value: Any, way: Way) -> tuple[inspect.Type, Any] | None:
+    """The type and the value at the end of the way; None where no way leads there."""
     for step in way:
-        kind, value = _plain(kind), value[step]
-        if isinstance(kind, inspect.StructType):
-            kind = next(field.type for field in kind.fields if field.encode_name == step)
-        elif isinstance(kind, inspect.ListType):
-            kind = kind.item_type
+        kind = _plain(kind)
+        if isinstance(kind, inspect.StructType) and isinstance(value, dict) and step in value:
+            types = {field.encode_name: field.type for field in kind.fields}
+            if step not in types:
+                return None
+            kind, value = types[str(step)], value[step]
+        elif isinstance(kind, inspect.ListType) and isinstance(value, list) and step in range(len(value)):
+            kind, value = kind.item_type, value[int(step)]
+        else:
+            return None
     return _plain(kind), value
 
 

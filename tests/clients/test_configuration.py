@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwvirt.controller.config_file import load_config
 from hwvirt.errors import ExitCode, UsageError
@@ -13,6 +19,9 @@ from hwvirt.errors import ExitCode, UsageError
 from .by_hand import Desk
 
 SEE = "See docs/controller.md for the keys."
+KNOWN = "Known: name, state_dir, control, disk, luns, store, link, nbd."
+KNOWN_OF_DISK = "Known: name, path, kind, block_bytes, witness."
+KNOWN_OF_LUN = "Known: lun, mode, lba, blocks, of, remote_lun, start."
 _TLS = {"authority": "ca", "certificate": "c", "key": "k"}
 
 
@@ -93,18 +102,66 @@ def test_value_that_cannot_be_is_refused_with_its_place(tmp_path: Path, changes:
         (b'{\n "n\xff": 1}', ":2:4: not JSON: not UTF-8 text"),
         (b'{"nbd": {"port": 1' + b"0" * 5000 + b"}}", ":1:18: nbd.port: is beyond all numbers"),
         (b'{"nbd": {"port": 1e999}}', ":1:18: nbd.port: is beyond all numbers"),
+        *((b'{"nbd": {"port": -' + b"1" * n + b"}}", ":1:18: nbd.port: is beyond all numbers") for n in (310, 350, 401)),
+        (b'{"a - at `$.b": 1}', f":1:2: unknown key 'a - at `$.b'. {KNOWN}"),
+        (b'{"a` - at `$.b": 1}', f":1:2: unknown key 'a` - at `$.b'. {KNOWN}"),
+        (b'{"a` - at `$.disk": 1, "disk": {}}', f":1:2: unknown key 'a` - at `$.disk'. {KNOWN}"),
+        (b'{"name - at `$.disk": 1, "disk": {"name": "d"}}', f":1:2: unknown key 'name - at `$.disk'. {KNOWN}"),
+        (b'{"name` - at `$.disk": 1, "disk": {"name": "d"}}', f":1:2: unknown key 'name` - at `$.disk'. {KNOWN}"),
+        (b'{"` - at `$.luns[0].lun": 1, "luns": [{"lun": 0}]}', f":1:2: unknown key '` - at `$.luns[0].lun'. {KNOWN}"),
+        (b'{"a` - at `$[0]": 1}', f":1:2: unknown key 'a` - at `$[0]'. {KNOWN}"),
+        (b'{"disk": {"a` - at `$.b": 1}}', f":1:11: disk: unknown key 'a` - at `$.b'. {KNOWN_OF_DISK}"),
+        (b'{"luns": [{"a\\n` - at `$": 1}]}', f":1:12: luns[0]: unknown key 'a\\n` - at `$'. {KNOWN_OF_LUN}"),
         (b"[" * 100_000, ":1:1: lists or objects lie too deep in each other"),
         (b"[" * 900 + b"]" * 900, ":1:1: lists or objects lie too deep in each other"),
     ],
     ids=[
         *("doubled key", "doubled key below", "not JSON", "empty", "no object", "no text"),
-        *("many digits", "endless", "too deep", "too deep for us"),
+        *("many digits", "endless", "310 digits", "350 digits", "401 digits"),
+        *("place in a key", "place behind a key", "real place behind a key", "known key and real place in a key"),
+        *("known key and real place behind it", "number behind a key", "index behind a key"),
+        *("place behind a key below", "line end and place behind a key"),
+        *("too deep", "too deep for us"),
     ],
 )
 def test_file_that_is_no_configuration_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(text)
     assert refusal(path) == said
+
+
+ANY_KEY = st.text() | st.sampled_from(
+    ["disk", "luns", "link", "store", "a` - at `$.disk", "` - at `$.luns[0]", "` - at `$.luns[0].lun", "` - at `$[...]"]
+)
+ANY_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(-(10**400), 10**400) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_KEY, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(chance=st.randoms(use_true_random=False), key=ANY_KEY, value=ANY_VALUE, whole=st.booleans())
+def test_whatever_json_is_in_the_file_the_answer_is_a_refusal(chance: Random, key: str, value: Any, whole: bool) -> None:
+    """A key or a value anywhere in a right configuration is replaced or added, or the whole."""
+    with TemporaryDirectory() as folder:
+        path = Desk(Path(folder)).a(1)
+        config = value if whole else _with(json.loads(path.read_text()), chance, key, value)
+        path.write_text(json.dumps(config))
+        with suppress(UsageError):
+            load_config(path)
+
+
+def _with(config: Any, chance: Random, key: str, value: Any) -> Any:
+    if isinstance(config, list) and config:
+        index = chance.randrange(len(config))
+        return [*config[:index], _with(config[index], chance, key, value), *config[index + 1 :]]
+    if not isinstance(config, dict) or chance.random() < 0.1:
+        return value
+    if chance.random() < 0.3:
+        return config | {key: value}
+    changed = chance.choice(list(config))
+    return config | {changed: _with(config[changed], chance, key, value)}
 
 
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

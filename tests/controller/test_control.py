@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hwvirt.controller.control import ControlServer
+from hwvirt.controller import verbs
+from hwvirt.controller.control import EVENTS, ControlServer, Verb
+from hwvirt.controller.misfit import read_arguments
+from hwvirt.errors import UsageError
 from hwvirt.trace import Trace
 
 WITHIN_S = 10.0
@@ -89,6 +97,58 @@ def test_viewer_who_asks_wrongly_is_told_why_and_may_ask_again(tmp_path: Path) -
         await server.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("key", ["a", "a - at `$.b", "a` - at `$.b"])
+def test_argument_of_a_verb_that_takes_none_is_named(key: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_arguments({key: 1}, verbs._Nothing)
+    assert str(caught.value) == f"unknown argument {key!r}. It takes none."
+
+
+FORMS: tuple[type[msgspec.Struct], ...] = (verbs._Nothing, verbs._OfUnit, verbs._Commit, verbs._Page, verbs._MapPage)
+NUMBERS = st.integers() | st.integers(-(10**400), 10**400) | st.floats()
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=20), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["lun", "wait", "after", "limit", "last", "a - at `$.b", "a` - at `$.b", "a` - at `$.lun", "verb"])
+QUESTIONS = st.builds(
+    lambda verb, arguments: {"verb": verb, **arguments},
+    st.sampled_from([*(str(number) for number in range(len(FORMS))), EVENTS, "x"]),
+    st.dictionaries(KEYS | st.text(max_size=20), VALUES, max_size=3),
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(QUESTIONS | VALUES, min_size=20, max_size=20))
+def test_whatever_json_is_asked_the_answer_is_a_result_or_a_refusal(questions: list[Any]) -> None:
+    """And where events are asked for, a stream of them; that the daemon itself fails is never the answer."""
+
+    def verb(form: type[msgspec.Struct]) -> Verb:
+        async def answer(arguments: dict[str, Any]) -> Any:
+            return str(read_arguments(arguments, form))
+
+        return answer
+
+    async def scene(path: Path) -> None:
+        trace = Trace("a")
+        server = ControlServer(path, {str(number): verb(form) for number, form in enumerate(FORMS)}, trace)
+        await server.start()
+        for question in questions:
+            async with asked(path, json.dumps(question).encode()) as reader:
+                answering = asyncio.ensure_future(reader.readline())
+                while not answering.done():
+                    trace.emit("tick")
+                    await asyncio.sleep(0)
+                line = await answering
+                answer = msgspec.json.decode(line)
+                assert answer.get("ok") or answer.get("exit_code") == 2 or answer.get("name") == "tick", (question, line)
+        await server.close()
+
+    with TemporaryDirectory() as folder:
+        asyncio.run(scene(Path(folder) / "a.sock"))
 
 
 def test_viewer_that_does_not_read_delays_the_end_by_little(tmp_path: Path) -> None:
