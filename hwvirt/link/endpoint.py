@@ -61,7 +61,7 @@ class Endpoint:
         self._sessions = 0
         self._closed = False
         self._refusal_told_at = float("-inf")
-        self._unreachable_told = ""
+        self._unreachable_why = self._unreachable_told = ""
         self._telling: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._transport: Listener | Dialler | SerialTransport
@@ -170,6 +170,7 @@ class Endpoint:
         if self._closed:
             return
         self.last_error = error
+        self._unreachable_why = str(error)
         self._set_state(LinkState.CONNECTING)
         if self._telling is None:
             loop = asyncio.get_running_loop()
@@ -177,10 +178,9 @@ class Endpoint:
 
     def _tell_unreachable(self) -> None:
         self._telling = None
-        reason = str(self.last_error)
-        if reason != self._unreachable_told:
-            self._unreachable_told = reason
-            self._trace.emit("link.unreachable", reason=reason)
+        if self._unreachable_why != self._unreachable_told:
+            self._unreachable_told = self._unreachable_why
+            self._trace.emit("link.unreachable", reason=self._unreachable_told)
 
     def _tell_nothing(self) -> None:
         self._unreachable_told = ""
@@ -220,6 +220,7 @@ class Endpoint:
             self._unreachable(error)
 
     def _refused(self, error: PeerError) -> None:
+        self._tell_nothing()  # somebody was reached
         self._statistics.refused_peers += 1
         now = time.monotonic()
         if now - self._refusal_told_at >= _REFUSALS_TOLD_EVERY_S:

@@ -71,6 +71,38 @@ def test_unreachable_peer_is_told_once_until_the_reason_changes(monkeypatch: pyt
     assert len(play(story).told("link.unreachable")) == 1
 
 
+@pytest.mark.parametrize(
+    ("reported", "told"),
+    [
+        ("unreachable a, refused", []),
+        ("refused, unreachable a", ["a"]),
+        ("unreachable a, unreachable b", ["b"]),
+        ("unreachable a, told, unreachable a", ["a"]),
+        ("unreachable a, told, refused, unreachable a", ["a", "a"]),
+    ],
+)
+def test_who_was_reached_and_refuses_is_not_told_as_unreachable(
+    monkeypatch: pytest.MonkeyPatch, reported: str, told: list[str]
+) -> None:
+    monkeypatch.setattr("hwvirt.link.endpoint._UNREACHABLE_TOLD_AFTER_S", 0.0)
+
+    async def story(rig: LinkRig) -> None:
+        trace = Trace("a")
+        trace.subscribe(rig.events.append)
+        endpoint = Endpoint(Identity("a", 1), EthernetLink(Role.CONNECT, "127.0.0.1", 1, SECRET), trace)
+        for what in [*reported.split(", "), "told"]:
+            match what.split():
+                case ["unreachable", why]:
+                    endpoint._unreachable(LinkError(why))
+                case ["refused"]:
+                    endpoint._refused(PeerError("does not know the secret."))
+                case _:  # what is due is done before this returns
+                    while endpoint._telling is not None:  # noqa: ASYNC110  it is a timer, and no event
+                        await asyncio.sleep(0)
+
+    assert [event.fields["reason"] for event in play(story).told("link.unreachable")] == told
+
+
 def test_peer_that_starts_a_little_later_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwvirt.link.endpoint._UNREACHABLE_TOLD_AFTER_S", 30.0)
     port = _free_port()
