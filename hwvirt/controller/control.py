@@ -71,7 +71,10 @@ class ControlServer:
         return len(self._viewers)
 
     async def close(self) -> None:
-        """Ends every connection and removes the socket. Viewers that read are told everything first."""
+        """Ends every connection and removes the socket. Viewers that read are told what they were not yet told first.
+
+        That is the newest events where there are too many to keep.
+        """
         if self._server is not None:
             self._server.close()
         for queue in self._viewers.values():
@@ -145,8 +148,9 @@ class ControlServer:
 
 
 def _put(queue: _Queue, event: Event | None) -> None:
-    if not queue.full():  # a viewer that does not read must not cost memory
-        queue.put_nowait(event)
+    if queue.full():  # a viewer that does not read must not cost memory, and the newest tell how it ends
+        queue.get_nowait()
+    queue.put_nowait(event)
 
 
 def _remove_leftover(path: Path) -> None:

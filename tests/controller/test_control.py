@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwvirt.controller import verbs
+from hwvirt.controller import control, verbs
 from hwvirt.controller.control import EVENTS, ControlServer, Verb
 from hwvirt.controller.misfit import read_arguments
 from hwvirt.errors import UsageError
@@ -149,6 +149,30 @@ def test_whatever_json_is_asked_the_answer_is_a_result_or_a_refusal(questions: l
 
     with TemporaryDirectory() as folder:
         asyncio.run(scene(Path(folder) / "a.sock"))
+
+
+@pytest.mark.parametrize("burst", [4095, 4096, 10_000])
+def test_viewer_that_reads_is_told_the_end_after_a_burst_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, burst: int
+) -> None:
+    monkeypatch.setattr(control, "_LAST_WORDS_S", WITHIN_S)
+
+    async def scene() -> None:
+        trace = Trace("a")
+        server = ControlServer(tmp_path / "a.sock", {}, trace)
+        await server.start()
+        async with asked(tmp_path / "a.sock", b'{"verb": "events"}') as reader:
+            await viewed(server)
+            for number in range(burst):
+                trace.emit(f"burst.{number}")
+            trace.emit("controller.stopped")
+            told, _ = await asyncio.gather(reader.read(), server.close())
+            names = [msgspec.json.decode(line)["name"] for line in told.splitlines()]
+        every = [*(f"burst.{number}" for number in range(burst)), "controller.stopped"]
+        assert names == every[-len(names) :]
+        assert len(names) >= min(len(every), 4095), "what is kept is 4096, and one of them may be the end itself"
+
+    asyncio.run(scene())
 
 
 def test_viewer_that_does_not_read_delays_the_end_by_little(tmp_path: Path) -> None:
