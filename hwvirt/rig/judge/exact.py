@@ -30,6 +30,7 @@ def exact(case: Case) -> Verdict:
         tally.strays(strays)
     placed, ledger = case.placed, case.ledger
     row, known = case.ledger_rows(placed.position)
+    twice, zero = _shared(case.map.lba), case.map.position < 0
     if not len(ledger.position):
         classes: list[tuple[str, Bools]] = [("dangling", ~known)]
     else:
@@ -39,7 +40,7 @@ def exact(case: Case) -> Verdict:
         classes = [
             ("dangling", ~known),
             ("foreign", ledger.volume[row] != evidence.volume),
-            ("alias", ~named & _shared(placed.position) | _shared(placed.lba)),
+            ("alias", ~named & _shared(placed.position) | twice[~zero]),
             ("misdirected", ~named),
             ("stale", ~fresh),
             ("torn", crc != ledger.crc[row]),
@@ -51,6 +52,9 @@ def exact(case: Case) -> Verdict:
             tally.card(kind, lba, _DETAILS[kind].format(position=position), expected=case.expected(lba), position=position)
         sound &= ~wrong
 
+    zeroes_twice = np.setdiff1d(case.map.lba[twice & zero], placed.lba)
+    for lba in tally.each(zeroes_twice):
+        tally.card("alias", lba, "the map says more than once that the block reads as zeroes", expected=case.expected(lba))
     for kind, blocks in _unlike_tombstones(case).items():
         for lba in tally.each(blocks):
             tally.card(kind, lba, f"{_TOMBSTONES[kind]}, whose sequence is {case.buried[lba]}", expected=case.expected(lba))
@@ -70,7 +74,7 @@ def exact(case: Case) -> Verdict:
 _DETAILS = {
     "dangling": "the map names position {position}, where the ledger has no live entry",
     "foreign": "the map names position {position}, which the ledger holds for another volume",
-    "alias": "the map names position {position} for more than one block, or several positions for this block",
+    "alias": "the map names position {position} for more than one block, or says several things of this block",
     "misdirected": "the map names position {position}, which the ledger holds for another LBA",
     "stale": "the map's generation or sequence at position {position} is not the ledger's",
     "torn": "the data at position {position} does not have the CRC-32C of the ledger",

@@ -126,6 +126,12 @@ def test_an_account_that_no_64_bits_hold_is_a_leak(sound: Evidence) -> None:
     ]
 
 
+@pytest.mark.parametrize("lba", [3, 9])
+def test_a_block_that_also_reads_as_zeroes_is_an_alias(sound: Evidence, lba: int) -> None:
+    twice = _with(_with(sound, MapRow(lba, 1, None, 0, 2)), TombRow(lba, 1, 2, 3))
+    assert [(kind, at) for _, kind, at, _ in _cards(judge(twice, [Property.EXACT]))] == [("alias", lba)]
+
+
 # Tombstones of other volumes.
 
 
