@@ -11,7 +11,7 @@ from enum import Enum
 from hwvirt.errors import LinkError, PeerError
 from hwvirt.link.config import EthernetLink, Identity, Role, SerialLink, address_text
 from hwvirt.link.connection import Connection, Port, Responder
-from hwvirt.link.errors import LinkDown
+from hwvirt.link.errors import LinkDown, Unproven
 from hwvirt.link.ethernet import Dialler, Listener
 from hwvirt.link.events import LinkStatistics, Peer
 from hwvirt.link.messages import Busy, Reply, Request
@@ -214,9 +214,10 @@ class Endpoint:
             self.on_down(error)
             return
         self._strangers.pop(connection, None)
-        if isinstance(error, PeerError):
+        connecting = self._link.role is Role.CONNECT
+        if isinstance(error, PeerError) and not (connecting and isinstance(error, Unproven)):
             self._refused(error)
-        elif self._link.role is Role.CONNECT:
+        elif connecting:
             self._unreachable(error)
 
     def _refused(self, error: PeerError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwvirt.errors import LinkError, PeerError
 
-__all__ = ["CorruptFrame", "LinkDown", "WrongVersion"]
+__all__ = ["CorruptFrame", "LinkDown", "Unproven", "WrongVersion"]
 
 
 class LinkDown(LinkError):
@@ -20,6 +20,10 @@ class LinkDown(LinkError):
 
 class CorruptFrame(PeerError):
     """Bytes arrived that are not what a peer sends: a wrong magic, CRC-32C or digest."""
+
+
+class Unproven(PeerError):
+    """Somebody was reached and has not said who it is in time: it may be no controller, or a machine that is busy."""
 
 
 class WrongVersion(PeerError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwvirt.errors import LinkError, PeerError
-from hwvirt.link.errors import LinkDown
+from hwvirt.link.errors import LinkDown, Unproven
 from hwvirt.link.messages import Farewell
 
 __all__ = ["other_peer", "same_name", "silent", "stranger", "told", "unfinished", "unproven"]
@@ -28,9 +28,9 @@ def other_peer(place: str, name: str, partner: str | None) -> PeerError:
     return PeerError(f"link: {place} is {name}, but the peer of this controller is {partner}.", next_step=_PORTS)
 
 
-def unproven(place: str, within_s: float) -> PeerError:
+def unproven(place: str, within_s: float) -> Unproven:
     """The handshake took too long."""
-    return PeerError(
+    return Unproven(
         f"link: {place} did not prove itself within {within_s:g} s.", next_step="See that a hwvirt controller is there."
     )
 

@@ -103,6 +103,23 @@ def test_who_was_reached_and_refuses_is_not_told_as_unreachable(
     assert [event.fields["reason"] for event in play(story).told("link.unreachable")] == told
 
 
+def test_peer_that_says_nothing_in_time_is_asked_again_and_told_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+
+        async def story(rig: LinkRig) -> None:
+            a = await rig.endpoint(Role.CONNECT, port)
+            await until(lambda: a.last_error is not None)
+            with pytest.raises(LinkError) as stopped:
+                await a.wait_up(Deadline.after(0.1))
+            assert stopped.value.reason == f"link: 127.0.0.1:{port} did not prove itself within 0.3 s."
+            mute.close()
+            await rig.endpoint(Role.LISTEN, port)
+            await a.wait_up(soon())
+
+        play(story)
+
+
 def test_peer_that_starts_a_little_later_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwvirt.link.endpoint._UNREACHABLE_TOLD_AFTER_S", 30.0)
     port = _free_port()
