@@ -58,7 +58,7 @@ def _refuse_no_text(word: str) -> None:
     try:
         word.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{word!r} is not UTF-8: JSON cannot carry it.") from None
+        raise UsageError(f"{word!r} is not UTF-8: JSON cannot carry it.", next_step="Write it in UTF-8.") from None
 
 
 def _value(text: str) -> Any:

@@ -76,7 +76,10 @@ def _asked(path: Path, request: Mapping[str, Any], timeout_s: float | None) -> I
     """A connection on which the request was sent."""
     line = msgspec.json.encode(request)
     if len(line) > MOST_REQUEST_BYTES:
-        raise UsageError(f"that is a question of {len(line)} bytes, and a controller reads {MOST_REQUEST_BYTES}.")
+        raise UsageError(
+            f"that is a question of {len(line)} bytes, and a controller reads {MOST_REQUEST_BYTES}.",
+            next_step="Give it shorter arguments.",
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:

@@ -22,7 +22,7 @@ _KEYS = "See docs/controller.md for the keys."
 
 def load_config(path: Path) -> Config:
     """The configuration in the file. Raises UsageError when it cannot be read, ConfigError where something is wrong."""
-    file = JsonFile(str(path), read_file(path, "controller configuration"))
+    file = JsonFile(str(path), read_file(path, "controller configuration", "Name a controller configuration file."), _KEYS)
     try:
         config = msgspec.convert(file.value, Config)
     except msgspec.ValidationError as error:

@@ -32,9 +32,12 @@ def in_words(way: Way) -> str:
 
 
 class JsonFile:
-    """The one `value` of a JSON text. Raises ConfigError where it is none, where a key is doubled or a number endless."""
+    """The one `value` of a JSON text. Raises ConfigError where it is none, where a key is doubled or a number endless.
 
-    def __init__(self, file: str, data: bytes) -> None:
+    `next_step`: the sentence that helps who wrote no JSON.
+    """
+
+    def __init__(self, file: str, data: bytes, next_step: str = "") -> None:
         self._file = file
         self._text = ""
         self._values: dict[Way, int] = {}
@@ -42,13 +45,14 @@ class JsonFile:
         try:
             self._text = data.decode("utf-8-sig")
             if not self._text.strip():
-                raise self._error((1, 1), "the file is empty")
+                raise self._error((1, 1), "the file is empty", next_step)
             json.loads(self._text, parse_int=str, parse_float=str, parse_constant=str)
             self.value, _ = self._read(self._skip(0), ())
         except UnicodeDecodeError as error:
-            raise self._error(line_and_column(data, error.start), "not JSON: not UTF-8 text") from error
+            raise self._error(line_and_column(data, error.start), "not JSON: not UTF-8 text", next_step) from error
         except json.JSONDecodeError as error:
-            raise self._error((error.lineno, error.colno), f"not JSON: {_lowered(error.msg)}") from error
+            place = error.lineno, error.colno
+            raise self._error(place, f"not JSON: {_lowered(error.msg)}", next_step) from error
         except RecursionError as error:
             raise self._error((1, 1), "lists or objects lie too deep in each other") from error
 

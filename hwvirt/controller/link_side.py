@@ -30,6 +30,7 @@ __all__ = ["LinkSide"]
 
 _LEAST_SILENCE_S = 1.0
 _SIGNS_IN_SILENCE = 5
+_WRITE_IT = "Write the shared secret there."
 _ANOTHER_PEER = "Correct `peer` of the link, or the name of the controller."
 _NEXT_STEPS = {
     NOT_READY: _ANOTHER_PEER,
@@ -202,7 +203,7 @@ def _timing(stall_s: float) -> LinkTiming:
 
 
 def _read_secret(path: Path) -> bytes:
-    secret = read_file(path, "link secret").strip()
+    secret = read_file(path, "link secret", _WRITE_IT).strip()
     if not secret:
-        raise UsageError(f"link secret {path}: the file is empty.", next_step="Write the shared secret there.")
+        raise UsageError(f"link secret {path}: the file is empty.", next_step=_WRITE_IT)
     return secret

@@ -162,9 +162,9 @@ def test_path_that_cannot_be_used(desk: Desk, changes: dict[str, object], said: 
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("none", "cannot read the link secret none: No such file or directory."),
+        ("none", "cannot read the link secret none: No such file or directory. Write the shared secret there."),
         ("first.img", "link secret first.img: the file is empty. Write the shared secret there."),
-        ("/dev/zero", "/dev/zero is no link secret: it has more than 16 MiB."),
+        ("/dev/zero", "/dev/zero is no link secret: it has more than 16 MiB. Write the shared secret there."),
     ],
 )
 def test_secret_that_cannot_be_read(desk: Desk, path: str, said: str) -> None:

@@ -96,10 +96,10 @@ def test_value_that_cannot_be_is_refused_with_its_place(tmp_path: Path, changes:
             b'{"disk": {"path": "x",\n\t"p\\u0061th": "y"}}',
             ":2:2: disk: key 'path' stands here a second time; the first is in line 1",
         ),
-        (b'{"name": "a",\n name: "b"}', ":2:2: not JSON: expecting property name enclosed in double quotes"),
-        (b" \n", ":1:1: the file is empty"),
+        (b'{"name": "a",\n name: "b"}', f":2:2: not JSON: expecting property name enclosed in double quotes. {SEE}"),
+        (b" \n", f":1:1: the file is empty. {SEE}"),
         (b"\n []", f":2:2: must be an object, not a list. {SEE}"),
-        (b'{\n "n\xff": 1}', ":2:4: not JSON: not UTF-8 text"),
+        (b'{\n "n\xff": 1}', f":2:4: not JSON: not UTF-8 text. {SEE}"),
         (b'{"nbd": {"port": 1' + b"0" * 5000 + b"}}", ":1:18: nbd.port: is beyond all numbers"),
         (b'{"nbd": {"port": 1e999}}', ":1:18: nbd.port: is beyond all numbers"),
         *((b'{"nbd": {"port": -' + b"1" * n + b"}}", ":1:18: nbd.port: is beyond all numbers") for n in (310, 350, 401)),
@@ -166,7 +166,8 @@ def _with(config: Any, chance: Random, key: str, value: Any) -> Any:
 
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == (
-        f"cannot read the controller configuration {tmp_path}/none: No such file or directory."
+        f"cannot read the controller configuration {tmp_path}/none: No such file or directory. "
+        "Name a controller configuration file."
     )
 
 
