@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from hwvirt.controller.control import EVENTS, MOST_REQUEST_BYTES
+from hwvirt.controller.control import EVENTS, MOST_REQUEST_BYTES, json_object
 from hwvirt.errors import ControllerError, ExitCode, HwvirtError, UsageError
 
 __all__ = ["call", "follow"]
@@ -35,7 +35,7 @@ def call(path: Path, verb: str, arguments: Mapping[str, Any] | None = None, time
             if not chunk:
                 raise ControllerError(f"{path}: the controller closed the connection before it answered.")
             chunks.append(chunk)
-    reply = _parse(b"".join(chunks))
+    reply = json_object(b"".join(chunks))
     if reply.get("ok"):
         return reply["result"]
     raise _refusal(verb, reply)
@@ -54,7 +54,7 @@ def follow(path: Path, arguments: Mapping[str, Any], output: BinaryIO) -> None:
             for line in lines:
                 last = _line(path, line)
                 if not last.ok:
-                    raise _refusal(EVENTS, _parse(line))
+                    raise _refusal(EVENTS, json_object(line))
                 output.write(line + b"\n")
             output.flush()
     if last.name != _STOPPED:
@@ -124,11 +124,3 @@ def _line(path: Path, line: bytes) -> _Line:
         return msgspec.json.decode(line, type=_Line)
     except msgspec.DecodeError as error:
         raise ControllerError(f"{path} sent an event that cannot be read: {error}.") from error
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line; empty where it is none."""
-    try:
-        return msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}

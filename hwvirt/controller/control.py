@@ -23,7 +23,7 @@ from hwvirt.errors import ControllerError, HwvirtError, UsageError
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.trace import Event, Trace
 
-__all__ = ["EVENTS", "MOST_REQUEST_BYTES", "ControlServer", "Verb"]
+__all__ = ["EVENTS", "MOST_REQUEST_BYTES", "ControlServer", "Verb", "json_object"]
 
 EVENTS = "events"
 """The verb that has no answer but a stream."""
@@ -97,7 +97,7 @@ class ControlServer:
         self._connections.add(task)
         try:
             while line := await reader.readline():
-                request = _parse(line)
+                request = json_object(line)
                 following = _following(request) if request.get("verb") == EVENTS else None
                 if isinstance(following, _Following):
                     await self._stream(task, writer, following.last)
@@ -191,7 +191,7 @@ def _following(request: dict[str, Any]) -> _Following | UsageError:
         return error
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def json_object(line: bytes) -> dict[str, Any]:
     """The JSON object of a line; empty where it is none."""
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
