@@ -75,7 +75,8 @@ def _opened(link: SerialLink) -> serial.Serial:
     # pyserial sets raw mode with TCSANOW, which keeps what has come, and drops what a cooked tty has mangled before that.
     is_tty = "://" not in link.device
     if link.device.startswith(_REMOTE) and not _has_host_and_port(link.device):
-        raise LinkError(f"link: {link.device} names no host and port.", next_step="Write it like rfc2217://HOST:PORT.")
+        scheme, _, _ = link.device.partition("://")
+        raise LinkError(f"link: {link.device} names no host and port.", next_step=f"Write it like {scheme}://HOST:PORT.")
     try:
         return serial.serial_for_url(
             link.device,

@@ -265,7 +265,7 @@ def test_device_in_use_and_device_that_is_none_say_so() -> None:
             ("nothing://there", "link: cannot open nothing://there: invalid URL, protocol 'nothing' not known."),
             ("loop://?nonsense=1", "link: cannot open loop://?nonsense=1: "),
             ("rfc2217://nowhere", "link: rfc2217://nowhere names no host and port. Write it like rfc2217://HOST:PORT."),
-            ("socket://:x", "link: socket://:x names no host and port. Write it like rfc2217://HOST:PORT."),
+            ("socket://:x", "link: socket://:x names no host and port. Write it like socket://HOST:PORT."),
         ):
             other = await rig.end(Role.CONNECT, device)
             with pytest.raises(LinkError) as refused:
