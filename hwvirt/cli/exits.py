@@ -77,13 +77,14 @@ def _say(message: str, code: ExitCode) -> ExitCode:
 def ready_standard_streams() -> None:
     """Puts /dev/null where a standard stream is closed: else the next file or disk gets its number, and what is said.
 
+    The programs that this one starts inherit it as they do an open one.
     What the encoding of a stream cannot spell, be it a file name, is written as an escape.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
     for name, fd in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, "w"))

@@ -245,6 +245,16 @@ def test_number_of_a_stream_that_is_not_open_is_given_to_no_file() -> None:
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
 
 
+def test_stream_that_is_not_open_is_none_that_a_started_program_lacks() -> None:
+    child = "import os, sys; sys.exit([fd for fd in range(3) if not os.path.exists(f'/proc/self/fd/{fd}')] or 0)"
+    program = (
+        "import subprocess, sys; from hwvirt.cli.exits import ready_standard_streams; ready_standard_streams(); "
+        f"sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)"
+    )
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize("words", ["--help", "run --help", "check rigs/own.yaml", "doctor --json"])
 def test_output_that_nobody_can_take_is_told(words: str) -> None:
     with Path("/dev/full").open("w") as full:
