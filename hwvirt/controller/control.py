@@ -38,6 +38,12 @@ _encode = msgspec.json.encode
 _Queue = asyncio.Queue[Event | None]
 
 
+class _Following(msgspec.Struct, forbid_unknown_fields=True):
+    """What a viewer wants to follow: the newest `last` events and all later ones."""
+
+    last: Annotated[int, Meta(ge=0)] = 0
+
+
 class ControlServer:
     """Serves verbs on a unix socket that only its owner may open. Remembers the newest events from its making on."""
 
@@ -97,13 +103,11 @@ class ControlServer:
         self._connections.add(task)
         try:
             while line := await reader.readline():
-                request = json_object(line)
-                following = _following(request) if request.get("verb") == EVENTS else None
-                if isinstance(following, _Following):
-                    await self._stream(task, writer, following.last)
+                reply = await self._reply(json_object(line))
+                if isinstance(reply, _Following):
+                    await self._stream(task, writer, reply.last)
                     return
-                answer = _encode(_refusal(following)) if following else await self._reply(request)
-                writer.write(answer + b"\n")
+                writer.write(reply + b"\n")
                 await writer.drain()
         except (OSError, ValueError, asyncio.CancelledError):
             pass  # the viewer went away, sent a line without end, or the daemon stops
@@ -111,9 +115,11 @@ class ControlServer:
             self._connections.discard(task)
             writer.close()
 
-    async def _reply(self, request: dict[str, Any]) -> bytes:
+    async def _reply(self, request: dict[str, Any]) -> bytes | _Following:
+        """The line that answers, or what is to be streamed instead of one."""
         try:
-            return _encode({"ok": True, "result": await self._answer(request)})
+            answer = await self._answer(request)
+            return answer if isinstance(answer, _Following) else _encode({"ok": True, "result": answer})
         except HwvirtError as error:
             return _encode(_refusal(error))
         except CheckCondition as error:
@@ -126,10 +132,13 @@ class ControlServer:
         name = request.get("verb")
         if not isinstance(name, str):
             raise UsageError("not a request.", next_step='Send one JSON object a line, like {"verb": "status"}.')
+        arguments = {key: value for key, value in request.items() if key != "verb"}
+        if name == EVENTS:
+            return read_arguments(arguments, _Following)
         verb = self._verbs.get(name)
         if verb is None:
             raise UsageError("unknown verb.", next_step=suggestion(name, sorted([*self._verbs, EVENTS])))
-        return await verb({key: value for key, value in request.items() if key != "verb"})
+        return await verb(arguments)
 
     async def _stream(self, task: asyncio.Task[None], writer: asyncio.StreamWriter, last: int) -> None:
         """The newest `last` events and every later one; ends when the server is closed."""
@@ -177,18 +186,6 @@ def _remove_leftover(path: Path) -> None:
 
 def _refusal(error: HwvirtError) -> dict[str, Any]:
     return {"ok": False, "error": error.reason, "next_step": error.next_step, "exit_code": int(error.exit_code)}
-
-
-class _Following(msgspec.Struct, forbid_unknown_fields=True):
-    last: Annotated[int, Meta(ge=0)] = 0
-
-
-def _following(request: dict[str, Any]) -> _Following | UsageError:
-    """What a viewer wants to follow, or why that cannot be."""
-    try:
-        return read_arguments({key: value for key, value in request.items() if key != "verb"}, _Following)
-    except UsageError as error:
-        return error
 
 
 def json_object(line: bytes) -> dict[str, Any]:
