@@ -111,8 +111,8 @@ class Service:
         await work
 
     async def _serve(self, message: Request, answering: Answering) -> None:
-        size_bytes = self._data_bytes(message)
-        frame_bytes, most_bytes = self._frame_bytes(message, size_bytes), min(answering.most_bytes, REPLY_BYTES)
+        size_bytes, frame_bytes = self._weighed(message)
+        most_bytes = min(answering.most_bytes, REPLY_BYTES)
         if frame_bytes > most_bytes:
             reason = f"a reply of {frame_bytes} bytes is asked for, more than {most_bytes}"
             answering.reply(Refused(INVALID_FIELD_IN_PARAMETER_LIST, reason=reason))
@@ -125,23 +125,21 @@ class Service:
         else:
             await self._serve_now(message, answering)
 
-    def _data_bytes(self, message: Request) -> int:
-        """What the data of the reply may weigh."""
-        if isinstance(message, Read):
-            return sum([place.blocks for place in message.placements]) * self._store.block_bytes if self._store else 0
-        if isinstance(message, Execute):
-            return sum([command.data_in_length for command in message.commands])
-        return _rows(message.limit) * ROW.itemsize if isinstance(message, Query) else 0
-
-    def _frame_bytes(self, message: Request, data_bytes: int) -> int:
-        """What the whole reply may have on the wire; 0 where the request names no size."""
+    def _weighed(self, message: Request) -> tuple[int, int]:
+        """What the data of the reply may weigh, and its whole frame on the wire; zeroes where the request names no size."""
         if isinstance(message, Read):  # a placement that fails has a row instead of its data, and that is shorter
             blocks = sum([place.blocks for place in message.placements])
-            return HEADER_BYTES + DIGEST_BYTES * blocks + data_bytes
+            data_bytes = blocks * self._store.block_bytes if self._store else 0
+            return data_bytes, HEADER_BYTES + DIGEST_BYTES * blocks + data_bytes
         if isinstance(message, Execute):  # a command has data or a sense
-            rests = [max(_MOST_SENSE_BYTES - command.data_in_length, 0) for command in message.commands]
-            return HEADER_BYTES + DIGEST_BYTES + COMPLETION_BYTES * len(rests) + sum(rests) + data_bytes
-        return HEADER_BYTES + DIGEST_BYTES + PAGE_BYTES + data_bytes if isinstance(message, Query) else 0
+            lengths = [command.data_in_length for command in message.commands]
+            rests = sum([max(_MOST_SENSE_BYTES - length, 0) for length in lengths])
+            data_bytes = sum(lengths)
+            return data_bytes, HEADER_BYTES + DIGEST_BYTES + COMPLETION_BYTES * len(lengths) + rests + data_bytes
+        if isinstance(message, Query):
+            data_bytes = _rows(message.limit) * ROW.itemsize
+            return data_bytes, HEADER_BYTES + DIGEST_BYTES + PAGE_BYTES + data_bytes
+        return 0, 0
 
     async def _serve_now(self, message: Request, answering: Answering) -> None:
         try:
