@@ -9,11 +9,11 @@ import numpy as np
 
 from hwvirt.controller.correlation import CHANGE, CorrelationMap, Rows
 from hwvirt.controller.journal import Journal, Record
-from hwvirt.controller.position import UNMAPPED
+from hwvirt.controller.position import UNMAPPED, Columns
 from hwvirt.controller.states import State
 from hwvirt.errors import StateError
 
-__all__ = ["MapJournal"]
+__all__ = ["MapJournal", "refuse_beyond"]
 
 _STATE, _CHANGES = 1, 2
 _CODES = {State.OWN: 0, State.REDIRECTING: 1, State.COMMITTING: 2, State.DISCARDING: 3}
@@ -52,19 +52,12 @@ class MapJournal:
                 if not self.state.uses_map:
                     self._map.clear()
             else:
-                self._map.apply(self._within(np.frombuffer(record.payload, CHANGE)))
+                changes = np.frombuffer(record.payload, CHANGE)
+                refuse_beyond(self._volume, self._map.blocks, changes["lba"] + changes["blocks"], "its own map")
+                self._map.apply(changes)
         self.sequence = max(self.sequence, self._map.last_sequence())
         self.stored_sequence = self._map.last_stored_sequence()
         return known
-
-    def _within(self, rows: Rows) -> Rows:
-        end = int((rows["lba"] + rows["blocks"]).max(initial=0))
-        if end > self._map.blocks:
-            raise StateError(
-                f"volume {self._volume}: it has {self._map.blocks} blocks, and its own map knows {end}.",
-                next_step="Correct `blocks` of the LUN: a volume that is redirected cannot shrink.",
-            )
-        return rows
 
     async def enter(self, state: State, sequence: int) -> None:
         """The volume is in `state`; sequence numbers up to `sequence` are used. OWN and DISCARDING empty the map."""
@@ -107,6 +100,15 @@ class MapJournal:
 
     async def _sync(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
+
+
+def refuse_beyond(volume: int, blocks: int, ends: Columns, who: str) -> None:
+    """Raises StateError when runs that `who` knows end beyond the volume's so many blocks."""
+    if (end := int(ends.max(initial=0))) > blocks:
+        raise StateError(
+            f"volume {volume}: it has {blocks} blocks, and {who} knows {end}.",
+            next_step="Correct `blocks` of the LUN: a volume that is redirected cannot shrink.",
+        )
 
 
 def _newest_stored(rows: Rows) -> int:

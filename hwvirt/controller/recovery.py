@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from hwvirt.controller.correlation import CHANGE, Rows
 from hwvirt.controller.ledger import ROW, Kind, tomb_rows
+from hwvirt.controller.map_journal import refuse_beyond
 from hwvirt.controller.position import MAPPED, NEXT_BLOCK, ZERO, Columns, lbas_of, portions, runs_of
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State
@@ -30,7 +31,8 @@ async def durable_ledger(volume: RedirectVolume, store: Store) -> Rows:
     """
     await store.flush(volume.number)
     rows = await store.ledger(volume.number)
-    _refuse_beyond(volume, *_by_kind(rows))
+    blocks = np.where(rows["kind"] == Kind.TOMBSTONE, rows["position"], np.uint64(1))
+    refuse_beyond(volume.number, volume.blocks, rows["lba"] + blocks, "the ledger of the second controller")
     return rows
 
 
@@ -125,15 +127,6 @@ def _newest_of_each_block(blocks: int, rows: Rows) -> Rows:
     rivals = rivals[np.lexsort((rivals["position"], rivals["generation"], rivals["sequence"], rivals["lba"]))]
     last = np.append(np.diff(rivals["lba"]) != 0, True)
     return np.concatenate((rows[~among], rivals[last]))
-
-
-def _refuse_beyond(volume: RedirectVolume, live: Rows, tombs: Rows) -> None:
-    end = max(int(live["lba"].max(initial=0)) + 1, int((tombs["lba"] + tombs["position"]).max(initial=0)))
-    if end > volume.blocks and len(live) + len(tombs):
-        raise StateError(
-            f"volume {volume.number}: it has {volume.blocks} blocks, and the ledger of the second controller knows {end}.",
-            next_step="Correct `blocks` of the LUN: a volume that is redirected cannot shrink.",
-        )
 
 
 def _refuse_dangling(volume: RedirectVolume, named: Columns) -> None:
