@@ -22,9 +22,13 @@ from hwvirt.buffers import Buffer
 from hwvirt.digest import crc32c
 from hwvirt.errors import StateError
 
-__all__ = ["FORMAT_VERSION", "Journal", "Record", "StateDirectory"]
+__all__ = ["FORMAT_VERSION", "PORTION_ROWS", "Journal", "Record", "StateDirectory"]
 
 FORMAT_VERSION = 1
+PORTION_ROWS = 1 << 16
+"""Rows of one record of a checkpoint: while it is encoded the event loop stands still."""
+
+_CHECKPOINT_BYTES = 16 << 20
 _HEADER = struct.Struct("<4sHH")
 _MAGIC = b"HWVJ"
 _RECORD = struct.Struct("<IIQII")
@@ -119,6 +123,11 @@ class Journal:
         # What a process had not synced when it died has been read, and may be acted upon: a power cut must not take it now.
         os.fsync(self._file)
         _sync_directory(self._path.parent)
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether so much was appended that a checkpoint is due."""
+        return self.size_bytes > _CHECKPOINT_BYTES
 
     def append(self, records: Sequence[Record]) -> None:
         """Adds records with one write. Not durable before `sync()`."""

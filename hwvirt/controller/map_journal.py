@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from hwvirt.controller.correlation import CHANGE, CorrelationMap, Rows
-from hwvirt.controller.journal import Journal, Record
+from hwvirt.controller.journal import PORTION_ROWS, Journal, Record
 from hwvirt.controller.position import UNMAPPED, Columns
 from hwvirt.controller.states import State
 from hwvirt.errors import StateError
@@ -18,9 +18,6 @@ __all__ = ["MapJournal", "refuse_beyond"]
 _STATE, _CHANGES = 1, 2
 _CODES = {State.OWN: 0, State.REDIRECTING: 1, State.COMMITTING: 2, State.DISCARDING: 3}
 _STATES = {code: state for state, code in _CODES.items()}
-_CHECKPOINT_BYTES = 16 << 20
-_PORTION_ROWS = 1 << 16
-"""Rows of one record of a checkpoint: while it is encoded the event loop stands still."""
 
 
 class MapJournal:
@@ -81,7 +78,7 @@ class MapJournal:
             await self._sync()
             self.sequence = max(self.sequence, sequence)
             self.stored_sequence = max(self.stored_sequence, _newest_stored(changes))
-            if self._journal.size_bytes > _CHECKPOINT_BYTES:
+            if self._journal.outgrown:
                 await self._compact()
 
     async def _compact(self) -> None:
@@ -95,7 +92,7 @@ class MapJournal:
             if record.kind == _CHANGES:
                 durable.apply(np.frombuffer(record.payload, CHANGE))
         rows = durable.rows()
-        portions = (rows[at : at + _PORTION_ROWS] for at in range(0, len(rows), _PORTION_ROWS))
+        portions = (rows[at : at + PORTION_ROWS] for at in range(0, len(rows), PORTION_ROWS))
         self._journal.checkpoint(chain([state], (Record(_CHANGES, portion.tobytes()) for portion in portions)))
 
     async def _sync(self) -> None:

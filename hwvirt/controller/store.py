@@ -15,7 +15,7 @@ import numpy as np
 from hwvirt.buffers import Pieces, joined
 from hwvirt.controller.allocator import Allocator, NoSpace
 from hwvirt.controller.correlation import Rows
-from hwvirt.controller.journal import Journal, Record
+from hwvirt.controller.journal import PORTION_ROWS, Journal, Record
 from hwvirt.controller.ledger import ROW, Ledger
 from hwvirt.digest import block_digests
 from hwvirt.link.messages import Placement, Slice
@@ -31,9 +31,6 @@ STALE_POSITION = Sense(SenseKey.ABORTED_COMMAND, 0x80, 0x01)
 
 _ROWS, _LAP = 1, 2
 _LAP_RECORD = struct.Struct("<QQ")  # lap of the allocator, newest sequence number ever recorded
-_CHECKPOINT_BYTES = 16 << 20
-_PORTION_ROWS = 1 << 16
-"""Rows of one record of a checkpoint: while it is encoded the event loop stands still."""
 
 
 class Store(Protocol):
@@ -221,7 +218,7 @@ class LocalStore:
                 self.records.put_back(rows)
                 raise
             self.allocator.settle(mark)
-            if self._journal.size_bytes > _CHECKPOINT_BYTES:
+            if self._journal.outgrown:
                 await asyncio.get_running_loop().run_in_executor(None, self._compact, self._lap_record())
 
     def _compact(self, lap: Record) -> None:
@@ -278,7 +275,7 @@ def _portions(ledger: Ledger) -> Iterator[Record]:
     """All rows of the ledger."""
     start: int | None = 0
     while start is not None:
-        rows, start = ledger.listing(start, _PORTION_ROWS)
+        rows, start = ledger.listing(start, PORTION_ROWS)
         yield Record(_ROWS, rows.tobytes())
 
 

@@ -26,8 +26,7 @@ PATIENCE_S = 20.0
 
 @pytest.fixture(autouse=True)
 def _at_every_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hwvirt.controller.store._CHECKPOINT_BYTES", 0)
-    monkeypatch.setattr("hwvirt.controller.map_journal._CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr("hwvirt.controller.journal._CHECKPOINT_BYTES", 0)
 
 
 class Slowly:
@@ -79,8 +78,8 @@ def test_host_is_served_while_a_checkpoint_of_the_ledger_is_written(tmp_path: Pa
 
 
 def test_ledger_is_whole_after_checkpoints_of_many_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hwvirt.controller.store._PORTION_ROWS", 3)
-    monkeypatch.setattr("hwvirt.controller.map_journal._PORTION_ROWS", 3)
+    monkeypatch.setattr("hwvirt.controller.store.PORTION_ROWS", 3)
+    monkeypatch.setattr("hwvirt.controller.map_journal.PORTION_ROWS", 3)
 
     async def story(desk: Desk) -> None:
         for lba in range(0, 40, 2):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.controller import map_journal
 from hwvirt.controller.correlation import CorrelationMap
 from hwvirt.controller.journal import Journal
 from hwvirt.controller.map_journal import MapJournal
@@ -29,7 +28,7 @@ def test_what_no_flush_has_covered_is_not_in_the_durable_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_bytes: int
 ) -> None:
     """The map has it already, but the store may have lost it when it is looked for."""
-    monkeypatch.setattr(map_journal, "_CHECKPOINT_BYTES", checkpoint_bytes)
+    monkeypatch.setattr("hwvirt.controller.journal._CHECKPOINT_BYTES", checkpoint_bytes)
 
     async def story() -> None:
         kept, correlation, journal = opened(tmp_path)

@@ -41,7 +41,7 @@ def test_no_generation_of_a_former_start_is_used_again(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_the_ledger_keeps_laps_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else what is taken after a restart could have the generation of what was known before."""
-    monkeypatch.setattr("hwvirt.controller.store._CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr("hwvirt.controller.journal._CHECKPOINT_BYTES", 0)
 
     async def story(desk: Desk) -> None:
         for fill in range(3 * desk.store_blocks):
