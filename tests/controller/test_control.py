@@ -40,6 +40,17 @@ async def viewed(server: ControlServer) -> None:
         await asyncio.sleep(0)
 
 
+@asynccontextmanager
+async def followed(path: Path) -> AsyncIterator[tuple[Trace, ControlServer, asyncio.StreamReader]]:
+    """A server with one viewer, who may read."""
+    trace = Trace("a")
+    server = ControlServer(path, {}, trace)
+    await server.start()
+    async with asked(path, b'{"verb": "events"}') as reader:
+        await viewed(server)
+        yield trace, server, reader
+
+
 async def named(reader: asyncio.StreamReader, count: int) -> list[str]:
     return [msgspec.json.decode(await reader.readline())["name"] for _ in range(count)]
 
@@ -158,11 +169,7 @@ def test_viewer_that_reads_is_told_the_end_after_a_burst_too(
     monkeypatch.setattr(control, "_LAST_WORDS_S", WITHIN_S)
 
     async def scene() -> None:
-        trace = Trace("a")
-        server = ControlServer(tmp_path / "a.sock", {}, trace)
-        await server.start()
-        async with asked(tmp_path / "a.sock", b'{"verb": "events"}') as reader:
-            await viewed(server)
+        async with followed(tmp_path / "a.sock") as (trace, server, reader):
             for number in range(burst):
                 trace.emit(f"burst.{number}")
             trace.emit("controller.stopped")
@@ -177,11 +184,7 @@ def test_viewer_that_reads_is_told_the_end_after_a_burst_too(
 
 def test_viewer_that_does_not_read_delays_the_end_by_little(tmp_path: Path) -> None:
     async def scene() -> None:
-        trace = Trace("a")
-        server = ControlServer(tmp_path / "a.sock", {}, trace)
-        await server.start()
-        async with asked(tmp_path / "a.sock", b'{"verb": "events"}') as reader:
-            await viewed(server)
+        async with followed(tmp_path / "a.sock") as (trace, server, reader):
             for _ in range(4096):
                 trace.emit("much", text="x" * 4096)
             await server.close()

@@ -12,7 +12,7 @@ from hwvirt.errors import LinkError
 from hwvirt.link import messages as m
 from hwvirt.link.config import LinkTiming
 from hwvirt.link.connection import Connection, Responder
-from hwvirt.link.endpoint import LinkState
+from hwvirt.link.endpoint import Endpoint, LinkState
 from hwvirt.link.errors import LinkDown
 from hwvirt.link.events import Ended
 from tests.link.link_rig import LinkRig, play, soon, until
@@ -42,15 +42,20 @@ def silent(_request: m.Request, _responder: Responder) -> None:
     """A peer that does not answer."""
 
 
+async def connected(rig: LinkRig) -> tuple[Endpoint, Connection, list[LinkError]]:
+    """The end that asks, its session's connection, and why it hears that sessions are over."""
+    a, _ = await rig.pair(answer=silent)
+    downs: list[LinkError] = []
+    a.on_down = downs.append
+    assert a._live is not None
+    return a, a._live, downs
+
+
 @pytest.mark.parametrize("error", [OSError(9, "Bad file descriptor"), RuntimeError("closed handler")], ids=repr)
 def test_session_whose_port_cannot_send_is_over_and_heals(error: Exception) -> None:
     async def story(rig: LinkRig) -> None:
-        a, _ = await rig.pair(answer=silent)
-        downs: list[LinkError] = []
-        a.on_down = downs.append
+        a, live, downs = await connected(rig)
         before = a.request(m.Flush(1))
-        live = a._live
-        assert live is not None
         port = FailingPort(live, "send", error)
         reason = f"link: nothing can be sent to {live.session.place} any more: {error!r}."
         asked = a.request(m.Flush(2))
@@ -78,12 +83,8 @@ def test_session_whose_port_cannot_send_is_over_and_heals(error: Exception) -> N
 )
 def test_owner_and_askers_hear_of_every_end_whatever_the_port_does(fails: str, way: Callable[[Connection], None]) -> None:
     async def story(rig: LinkRig) -> None:
-        a, _ = await rig.pair(answer=silent)
-        downs: list[LinkError] = []
-        a.on_down = downs.append
+        a, live, downs = await connected(rig)
         asked = a.request(m.Flush(1))
-        live = a._live
-        assert live is not None
         port = FailingPort(live, fails, OSError(9, "Bad file descriptor"))
         try:
             way(live)
