@@ -41,10 +41,6 @@ def _code(command: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
         return _say("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError as error:
         return output_failed(error)
-    except SystemExit as end:  # rich says so
-        if isinstance(end.__context__, BrokenPipeError):
-            return output_failed(end.__context__)
-        raise
     except OSError as error:
         full = error.errno == errno.ENOSPC and error.filename is None
         return output_failed(error) if full else _say(str(error), ExitCode.INFRASTRUCTURE)

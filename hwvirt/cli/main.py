@@ -42,7 +42,7 @@ def main() -> None:
         _app()(prog_name="hwvirt")
     except OSError as error:  # help and usage are printed outside of any command
         sys.exit(output_failed(error))
-    except SystemExit as end:  # typer ends with 1 where nobody reads them
+    except SystemExit as end:  # typer and rich end with 1 where nobody reads what they print
         if isinstance(end.__context__, BrokenPipeError):
             sys.exit(output_failed(end.__context__))
         raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from hwvirt.controller.control import EVENTS
 from hwvirt.errors import ControllerError
 from hwvirt.trace import Event
 
@@ -34,7 +35,7 @@ class EventFeed:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.connect(str(socket_path))
-            self._socket.sendall(msgspec.json.encode({"verb": "events", "last": _LAST_EVENTS}) + b"\n")
+            self._socket.sendall(msgspec.json.encode({"verb": EVENTS, "last": _LAST_EVENTS}) + b"\n")
         except OSError as error:
             self._socket.close()
             raise ControllerError(f"{socket_path}: {error.strerror or error}.") from error

@@ -17,6 +17,7 @@ __all__ = [
     "LinkConfig",
     "LinkRole",
     "LunConfig",
+    "LunNumber",
     "NbdConfig",
     "SerialConfig",
     "StoreConfig",
@@ -25,7 +26,7 @@ __all__ = [
 
 LinkRole = Literal["listen", "connect"]
 _Blocks = Annotated[int, Meta(ge=0, le=1 << 60)]
-_Lun = Annotated[int, Meta(ge=0, le=255)]
+LunNumber = Annotated[int, Meta(ge=0, le=255)]
 _Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 _Text = Annotated[str, Meta(min_length=1, max_length=64)]
 _Path = Annotated[str, Meta(min_length=1)]
@@ -49,12 +50,12 @@ class DiskConfig(_Strict, frozen=True):
 class LunConfig(_Strict, frozen=True):
     """A logical unit: `own` and `redirect` lie at `lba` on the disk, `frozen` shows the first volume of LUN `of`."""
 
-    lun: _Lun
+    lun: LunNumber
     mode: Literal["own", "redirect", "frozen", "forward"]
     lba: _Blocks = 0
     blocks: _Blocks = 0
-    of: _Lun = 0
-    remote_lun: _Lun = 0
+    of: LunNumber = 0
+    remote_lun: LunNumber = 0
     start: Literal["own", "redirecting"] = "redirecting"
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from hwvirt.controller.config import LunNumber
 from hwvirt.controller.control import Verb
 from hwvirt.controller.ledger import Ledger
 from hwvirt.controller.lifecycle import Lifecycle
@@ -31,15 +32,12 @@ STRIP_CELLS = 64
 _PAGE_ROWS = 8192
 
 
-_Lun = Annotated[int, Meta(ge=0, le=255)]
-
-
 class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
 
 class _OfUnit(msgspec.Struct, forbid_unknown_fields=True):
-    lun: _Lun = 0
+    lun: LunNumber = 0
 
 
 class _Commit(_OfUnit, forbid_unknown_fields=True):
@@ -52,7 +50,7 @@ class _Page(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _MapPage(_Page, forbid_unknown_fields=True):
-    lun: _Lun = 0
+    lun: LunNumber = 0
 
 
 def verbs_of(controller: Controller) -> Mapping[str, Verb]:

@@ -7,20 +7,21 @@ from typing import Any
 
 import msgspec
 
+from hwvirt.controller.control import EVENTS
 from hwvirt.errors import ControllerError
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
 __all__ = ["ControlClient", "ControllerGone"]
 
-
-class ControllerGone(ControllerError):
-    """A controller does not answer any more: it ends, or has ended."""
-
 _LINE_BYTES = 1 << 26
 _RETRY_S = 0.02
 _LAST_EVENTS = 4096  # all: it may have said much before its socket was found
 _LAST_WORDS_S = 1.0
+
+
+class ControllerGone(ControllerError):
+    """A controller does not answer any more: it ends, or has ended."""
 
 
 class ControlClient:
@@ -121,7 +122,7 @@ class ControlClient:
     async def _follow(self) -> None:
         reader, writer = await self._connect()
         try:
-            writer.write(msgspec.json.encode({"verb": "events", "last": _LAST_EVENTS}) + b"\n")
+            writer.write(msgspec.json.encode({"verb": EVENTS, "last": _LAST_EVENTS}) + b"\n")
             while line := await reader.readline():
                 self._trace.forward(msgspec.json.decode(line, type=Event))
         except (OSError, ValueError):
