@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,7 @@ from hwvirt.lab.process import LabError
 from hwvirt.link.faults import LinkFault
 from hwvirt.trace import Event
 
-__all__ = ["Answer", "Errand", "Outside", "Streamed", "What", "say"]
+__all__ = ["Answer", "Asked", "Errand", "Outside", "Streamed", "What", "say"]
 
 _INPUT_BYTES = 4096
 
@@ -30,7 +30,7 @@ class What(Enum):
     CUT = "cut"  # the controller's kernel has no power any more
     STOP = "stop"  # the controller has ended cleanly; its kernel goes on
     START = "start"  # the controller runs again, in a kernel that is booted where it was off
-    STRIKE = "strike"  # the fault is at work on the cable; answered when it is over
+    STRIKE = "strike"  # the fault is at work on the cable; answered when it is (`begun`), and when it is over
     END = "end"  # the strike of this number is over now; not answered itself
 
 
@@ -44,16 +44,25 @@ class Errand(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Errand `number` is done, or has failed; a strike has hit so many units.
+    """Errand `number` is done, or has failed; a strike has hit so many units, or has just `begun`.
 
     Number 0 answers nothing: `controller` has ended without being asked to.
     """
 
     number: int
+    begun: bool = False
     struck: int = 0
     error: str = ""
     next_step: str = ""
     controller: str = ""
+
+
+class Asked(NamedTuple):
+    """An errand under way: whether it has begun (told of strikes alone), and its answer to come, which may be a LabError."""
+
+    number: int
+    begun: asyncio.Future[None]
+    answer: asyncio.Future[Answer]
 
 
 class Streamed(msgspec.Struct, omit_defaults=True):
@@ -81,7 +90,7 @@ class Outside:
         self._on_lost = on_lost
         self._source = source
         self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._asked: dict[int, Asked] = {}
         self._rest = b""
 
     def listen(self) -> Callable[[], bool]:
@@ -90,14 +99,12 @@ class Outside:
         loop.add_reader(self._source, self._readable)
         return lambda: loop.remove_reader(self._source)
 
-    def ask(
-        self, what: What, controller: str | None, fault: LinkFault | None = None
-    ) -> tuple[int, asyncio.Future[Answer]]:
-        """Begins an errand; its number, and its answer to come, which may be a LabError."""
-        number = next(self._numbers)
-        asked = self._asked[number] = asyncio.get_running_loop().create_future()
+    def ask(self, what: What, controller: str | None, fault: LinkFault | None = None) -> Asked:
+        """Sends somebody on an errand."""
+        loop, number = asyncio.get_running_loop(), next(self._numbers)
+        asked = self._asked[number] = Asked(number, loop.create_future(), loop.create_future())
         say(Streamed(errand=Errand(number, what, controller, fault)))
-        return number, asked
+        return asked
 
     def end(self, number: int) -> None:
         """Ends a strike; its answer comes now."""
@@ -105,7 +112,7 @@ class Outside:
 
     async def do(self, what: What, controller: str) -> None:
         """An errand from its beginning to its end. Raises LabError."""
-        await self.ask(what, controller)[1]
+        await self.ask(what, controller).answer
 
     def _readable(self) -> None:
         data = os.read(self._source, _INPUT_BYTES)
@@ -121,10 +128,15 @@ class Outside:
         if answer.number == 0:
             self._on_lost(answer.controller, answer.error)
             return
-        asked = self._asked.pop(answer.number)
-        if asked.done():  # nobody waits any more
+        asked = self._asked[answer.number]
+        if not asked.begun.done():
+            asked.begun.set_result(None)
+        if answer.begun:
+            return
+        del self._asked[answer.number]
+        if asked.answer.done():  # nobody waits any more
             return
         if answer.error:
-            asked.set_exception(LabError(answer.error, next_step=answer.next_step))
+            asked.answer.set_exception(LabError(answer.error, next_step=answer.next_step))
         else:
-            asked.set_result(answer)
+            asked.answer.set_result(answer)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from asyncio import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hwvirt.rig.file.scenario import AfterCount, AtShare, Crash, EveryOps, Fault, FaultAction, Moment, Restart, StrikeLink
@@ -28,6 +29,45 @@ class _Armed:
     struck: bool = False
 
 
+class _OnTheWay:
+    """Faults that were fired and are not in force yet: power that somebody else has to cut, a cable that he holds.
+
+    The workload goes on meanwhile, so that they meet requests under way, but no further than half of what was left of it.
+    """
+
+    def __init__(self, ops: int) -> None:
+        self._ops = ops
+        self._faults = 0
+        self._most = ops
+        self._in_force: Future[None] | None = None
+
+    def begin(self, submitted: int) -> Callable[[], None]:
+        """One more, fired at that operation; to be called when it is in force, or never will be. Idempotent."""
+        self._most = min(self._most, (submitted + self._ops) // 2)
+        self._faults += 1
+        came = False
+
+        def in_force() -> None:
+            nonlocal came
+            self._faults -= not came
+            came = True
+            if not self._faults:
+                self._most = self._ops
+                if self._in_force is not None:
+                    self._in_force.set_result(None)
+                    self._in_force = None
+
+        return in_force
+
+    def to_wait_for(self, submitted: int) -> Future[None] | None:
+        """What a workload that has come this far waits for, if anything."""
+        if not self._faults or submitted < self._most:
+            return None
+        if self._in_force is None:
+            self._in_force = asyncio.get_running_loop().create_future()
+        return self._in_force
+
+
 class Faults:
     """The faults of one workload. `progress` fires what is due; `finish` waits until everything has healed.
 
@@ -38,6 +78,7 @@ class Faults:
         self._stage = stage
         self._armed = [_Armed(fault) for fault in faults]
         self._ops = ops
+        self._on_the_way = _OnTheWay(ops)
         self._trace = trace
         self._striking: list[asyncio.Task[None]] = []
         self._waiting_for_frames: set[asyncio.Task[None]] = set()
@@ -45,16 +86,20 @@ class Faults:
         for fault in faults:
             trace.emit("fault.armed", fault=describe(fault))
 
-    def progress(self, submitted: int, counts: Counts) -> None:
-        """The workload has come this far."""
+    def progress(self, submitted: int, counts: Counts) -> Future[None] | None:
+        """The workload has come this far. Where a future is returned, it goes on when that is done."""
         for armed in self._armed:
             while armed.fired < _times_due(armed.fault, submitted, self._ops, counts):
                 armed.fired += 1
-                self._begin(armed)
+                self._begin(armed, self._on_the_way.begin(submitted))
+        return self._on_the_way.to_wait_for(submitted)
 
-    def _begin(self, armed: _Armed) -> None:
+    def _begin(self, armed: _Armed, in_force: Callable[[], None]) -> None:
         action = armed.fault.action
-        work = self._strike_link(armed, action) if isinstance(action, StrikeLink) else self._restart(armed, action)
+        if isinstance(action, StrikeLink):
+            work = self._strike_link(armed, action, in_force)
+        else:
+            work = self._restart(armed, action, in_force)
         task = asyncio.get_running_loop().create_task(work)
         if isinstance(action, StrikeLink) and action.fault.count is not None:
             self._waiting_for_frames.add(task)
@@ -62,6 +107,7 @@ class Faults:
         else:
             self._striking.append(task)
         task.add_done_callback(self._struck)
+        task.add_done_callback(lambda _: in_force())
 
     def _struck(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -90,11 +136,12 @@ class Faults:
         """Faults whose moment never came, or that met no frame: a run that was not broken proves nothing."""
         return [describe(armed.fault) for armed in self._armed if not armed.struck]
 
-    async def _strike_link(self, armed: _Armed, action: StrikeLink) -> None:
+    async def _strike_link(self, armed: _Armed, action: StrikeLink, in_force: Callable[[], None]) -> None:
         cable = self._stage.bench.cable
         assert cable is not None
         self._trace.emit("fault.fired", fault=describe(armed.fault))
         strike = await cable.strike(action.fault, action.toward)
+        in_force()
         try:
             await strike.over()
         finally:
@@ -102,14 +149,14 @@ class Faults:
             armed.struck |= strike.struck > 0 or action.fault.count is None
             self._trace.emit("fault.healed", fault=describe(armed.fault), frames=strike.struck)
 
-    async def _restart(self, armed: _Armed, action: Crash | Restart) -> None:
+    async def _restart(self, armed: _Armed, action: Crash | Restart, in_force: Callable[[], None]) -> None:
         armed.struck = True
         self._trace.emit("fault.fired", fault=describe(armed.fault))
-        await restart(self._stage, action)
+        await restart(self._stage, action, in_force)
         self._trace.emit("fault.healed", fault=describe(armed.fault))
 
 
-async def restart(stage: Stage, action: Crash | Restart) -> None:
+async def restart(stage: Stage, action: Crash | Restart, is_down: Callable[[], None] = lambda: None) -> None:
     """Stops or kills a controller and starts it again. Requests on paths through it are in doubt."""
     bench, name = stage.bench, action.controller
     async with bench.machines[name].turn:
@@ -120,6 +167,7 @@ async def restart(stage: Stage, action: Crash | Restart) -> None:
                     unit.history.mark(MarkKind.POWER_CUT)
         else:
             await bench.stop(name)
+        is_down()
         await stage.drop_paths(name)
         await bench.start(name)
 

@@ -47,6 +47,7 @@ class Operator:
             assert self._cable is not None, "a rig with faults of the link has a cable that they can strike"
             assert errand.fault is not None
             self._strikes[errand.number] = self._cable.strike(errand.fault, errand.controller)
+            self._answer(Answer(errand.number, begun=True))
         if errand.what is What.CUT:
             self._trace.emit("lab.power-cut", kernel=errand.controller)
         thread = threading.Thread(target=self._do, args=(errand,), name=f"errand {errand.number}", daemon=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
@@ -117,11 +118,11 @@ async def _workload(run: Performance, step: Workload) -> None:
     tell = run.progress(step.ops)
     so_far = Counts()
 
-    def on_progress(submitted: int, counts: Counts) -> None:
+    def on_progress(submitted: int, counts: Counts) -> Future[None] | None:
         nonlocal so_far
         so_far = counts
         tell(submitted, counts)
-        faults.progress(submitted, counts)
+        return faults.progress(submitted, counts)
 
     async def reconnect() -> Initiator:
         nonlocal path

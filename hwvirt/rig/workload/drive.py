@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import ECONNRESET, ENOTCONN
@@ -49,8 +50,11 @@ class Counts:
     mismatches: int = 0
 
 
-Progress: TypeAlias = Callable[[int, Counts], None]
-"""Called after every answer with the number of operations submitted so far and the counts, which go on changing."""
+Progress: TypeAlias = Callable[[int, Counts], Future[None] | None]
+"""Called after every answer with the number of operations submitted so far and the counts, which go on changing.
+
+Where it returns a future, nothing more is submitted before that is done.
+"""
 Reconnect: TypeAlias = Callable[[], Awaitable[Initiator]]
 """Opens the path anew after it was lost."""
 
@@ -82,7 +86,8 @@ class Drive:
         self._submitted = self._in_flight = 0
         self._lost = False
         self._counts = Counts()
-        self._idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held: Future[None] | None = None
+        self._idle: Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> Counts:
         """Submits everything and waits for every answer; after `stop` only for those that are due.
@@ -104,7 +109,7 @@ class Drive:
     def _pump(self) -> None:
         history, block_bytes = self._history, self._history.block_bytes
         submit = self._initiator.submit
-        while self._in_flight < self._depth and self._submitted < self._total and not self._lost and not self._stop.is_set():
+        while self._in_flight < self._depth and self._submitted < self._total and self._may_submit:
             kind, lba, blocks = next(self._rows)
             number = history.begin(kind, lba, blocks)
             data: Pieces = ()
@@ -114,8 +119,20 @@ class Drive:
             self._in_flight += 1
             done = partial(self._answered, kind, number, lba, blocks)
             submit(_OPS[kind], lba, blocks, data, done, fua=kind is Kind.WRITE_FUA)
-        if not self._in_flight and not self._idle.done():
+        if not self._in_flight and not self._held and not self._idle.done():
             self._idle.set_result(None)
+
+    @property
+    def _may_submit(self) -> bool:
+        return not self._lost and not self._held and not self._stop.is_set()
+
+    def _hold(self, until: Future[None]) -> None:
+        self._held = until
+        until.add_done_callback(self._go_on)
+
+    def _go_on(self, until: Future[None]) -> None:
+        self._held = None
+        self._pump()
 
     def _answered(self, kind: Kind, number: int, lba: int, blocks: int, answer: Answer) -> None:
         counts = self._counts
@@ -133,8 +150,8 @@ class Drive:
                 counts.acknowledged += 1
                 counts.unmaps += kind is Kind.UNMAP
         self._pump()
-        if self._on_progress is not None:
-            self._on_progress(self._submitted, counts)
+        if self._on_progress is not None and (hold := self._on_progress(self._submitted, counts)) and not self._held:
+            self._hold(hold)
 
     def _without_success(self, number: int, answer: Answer) -> None:
         if answer.in_doubt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 
 from hwvirt.host.initiator import Initiator
 from hwvirt.rig.judge.history import History
@@ -39,10 +40,9 @@ async def fill(
 ) -> Counts:
     """Writes every block once in writes of 1 MiB, 8 in flight, then flushes."""
 
-    def told(submitted: int, counts: Counts) -> None:
+    def told(submitted: int, counts: Counts) -> Future[None] | None:
         counts.fills = counts.acknowledged
-        if on_progress is not None:
-            on_progress(submitted, counts)
+        return on_progress(submitted, counts) if on_progress is not None else None
 
     chunks = fill_script(initiator.blocks, _CHUNK_BYTES // initiator.block_bytes)
     counts = await _drive(initiator, chunks, history, told, stop)

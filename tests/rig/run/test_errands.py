@@ -104,11 +104,16 @@ def test_who_ends_unasked_is_heard_of(act: Callable[[Script], None]) -> None:
     act(script)
 
 
-def test_a_strike_is_over_when_the_cable_says_so(act: Callable[[Script], None]) -> None:
+def test_a_strike_is_at_work_and_is_over_when_the_cable_says_so(act: Callable[[Script], None]) -> None:
     async def script(inside: Inside) -> None:
         drop = LinkFault(FaultKind.DROP, count=3)
-        strike = await FarCable(inside.outside).strike(drop, "a")
+        striking = asyncio.ensure_future(FarCable(inside.outside).strike(drop, "a"))
+        await asyncio.sleep(0)
         assert inside.asked() == [Errand(1, What.STRIKE, "a", drop)]
+        assert not striking.done()
+        inside.answer(Answer(1, begun=True))
+        strike = await striking
+        assert strike.struck == 0
         inside.answer(Answer(1, struck=3))
         await strike.over()
         await strike.end()
@@ -120,6 +125,7 @@ def test_a_strike_is_over_when_the_cable_says_so(act: Callable[[Script], None]) 
 
 def test_a_strike_that_is_given_up_is_ended_and_tells_what_it_has_hit(act: Callable[[Script], None]) -> None:
     async def script(inside: Inside) -> None:
+        inside.answer(Answer(1, begun=True))
         strike = await FarCable(inside.outside).strike(LinkFault(FaultKind.FLIP, count=3), None)
         waiting = asyncio.ensure_future(strike.over())
         await asyncio.sleep(0)
@@ -131,5 +137,29 @@ def test_a_strike_that_is_given_up_is_ended_and_tells_what_it_has_hit(act: Calla
         inside.answer(Answer(1, struck=2))
         await ending
         assert strike.struck == 2
+
+    act(script)
+
+
+def test_a_strike_that_is_given_up_before_it_is_at_work_is_ended(act: Callable[[Script], None]) -> None:
+    async def script(inside: Inside) -> None:
+        striking = asyncio.ensure_future(FarCable(inside.outside).strike(LinkFault(FaultKind.FLIP, count=3), None))
+        await asyncio.sleep(0)
+        striking.cancel()
+        await asyncio.sleep(0)
+        assert inside.asked()[-1] == Errand(1, What.END)
+        inside.answer(Answer(1))
+        with pytest.raises(asyncio.CancelledError):
+            await striking
+
+    act(script)
+
+
+def test_a_strike_that_the_cable_refuses_fails_where_its_end_is_waited_for(act: Callable[[Script], None]) -> None:
+    async def script(inside: Inside) -> None:
+        inside.answer(Answer(1, error="the cable is no more."))
+        strike = await FarCable(inside.outside).strike(LinkFault(FaultKind.FLIP, count=3), None)
+        with pytest.raises(LabError, match=r"^the cable is no more\.$"):
+            await strike.over()
 
     act(script)

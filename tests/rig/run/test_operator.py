@@ -79,10 +79,11 @@ def test_what_cannot_be_done_is_answered_with_the_reason() -> None:
         assert at.answer() == Answer(1, error="controller b does not end.", next_step="Look at it.")
 
 
-def test_a_strike_is_answered_when_its_frames_were_hit() -> None:
+def test_a_strike_is_answered_when_it_is_at_work_and_when_its_frames_were_hit() -> None:
     with desk() as at:
         near, far = (end.socket for end in at.cable.ends)
         at.operator.take(Errand(1, What.STRIKE, "b", LinkFault(FaultKind.DROP, count=2)))
+        assert at.answer() == Answer(1, begun=True)
         for number in range(3):
             near.send(bytes([number]))
         assert far.recv(10) == b"\2"
@@ -93,6 +94,7 @@ def test_a_strike_that_is_ended_is_answered_at_once_and_strikes_no_more() -> Non
     with desk() as at:
         near, far = (end.socket for end in at.cable.ends)
         at.operator.take(Errand(1, What.STRIKE, None, CUT))
+        assert at.answer() == Answer(1, begun=True)
         at.operator.take(Errand(1, What.END))
         assert at.answer() == Answer(1, struck=0)
         at.operator.take(Errand(1, What.END))
@@ -103,6 +105,7 @@ def test_a_strike_that_is_ended_is_answered_at_once_and_strikes_no_more() -> Non
 def test_when_the_operator_leaves_nothing_is_at_work() -> None:
     with desk() as at:
         at.operator.take(Errand(1, What.STRIKE, None, CUT))
+        assert at.answer() == Answer(1, begun=True)
     assert at.answer() == Answer(1, struck=0)
 
 

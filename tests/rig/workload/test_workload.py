@@ -209,6 +209,33 @@ def test_progress_is_told_after_every_answer_at_the_same_counts_each_time() -> N
     assert one[-1][0] == PLAN.ops
 
 
+def test_nothing_is_submitted_while_progress_asks_to_wait_and_then_everything() -> None:
+    async def body() -> None:
+        unit, history = MemoryUnit(64), _history()
+        until: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        held_at: list[int] = []
+        quiet = asyncio.Event()
+
+        def progress(submitted: int, counts: Counts) -> asyncio.Future[None] | None:
+            if submitted < 100 or until.done():
+                return None
+            held_at.append(len(unit.requests))
+            if not unit.in_flight:
+                quiet.set()
+            return until
+
+        work = asyncio.ensure_future(run_workload(unit, PLAN, history, on_progress=progress))
+        await quiet.wait()
+        assert set(held_at) == {100}
+        assert not work.done()
+        until.set_result(None)
+        await work
+        assert len(unit.requests) == PLAN.ops
+        assert unit.most_in_flight == PLAN.depth
+
+    _run(body)
+
+
 def test_a_cancelled_workload_submits_nothing_more() -> None:
     async def body() -> None:
         begun = asyncio.Event()
