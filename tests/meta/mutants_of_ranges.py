@@ -9,6 +9,7 @@ import numpy as np
 
 from hwvirt.buffers import Pieces, joined
 from hwvirt.controller import lifecycle
+from hwvirt.controller.allocator import Allocator
 from hwvirt.controller.correlation import CHANGE, CorrelationMap
 from hwvirt.controller.forward import ForwardUnit
 from hwvirt.controller.ledger import Ledger
@@ -86,13 +87,18 @@ def commit_without_its_end() -> None:
 
 @mutant
 def position_outside_the_store() -> None:
-    """The store believes that it is eight blocks larger than it is, and begins there."""
+    """The store believes that it is 64 blocks larger than it is, and takes those first, in each write."""
+    inside: list[int] = []
 
     @instead_of(LocalStore, "__init__")
     def init(original: Any, self: LocalStore, volume: Any, *rest: Any) -> None:
-        larger = DiskVolume(volume._disk, Extent(volume._first, volume.blocks + 8), volume.block_bytes)
-        original(self, larger, *rest)
-        self.allocator.cursor = volume.blocks
+        inside.append(volume.blocks)
+        original(self, DiskVolume(volume._disk, Extent(volume._first, volume.blocks + 64), volume.block_bytes), *rest)
+
+    @instead_of(Allocator, "take")
+    def take(original: Any, self: Allocator, blocks: int) -> list[Placement]:
+        self.cursor, self.lap = inside[0], self.lap + 1
+        return original(self, blocks)  # type: ignore[no-any-return]  # `original` is what it replaces
 
 
 @mutant
