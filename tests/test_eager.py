@@ -55,7 +55,7 @@ def test_it_goes_on_behind_every_kind_of_wait(run: Runner) -> None:
         loop.call_soon(future.set_result, 7)
         loop.call_later(0.005, lock.release)
         loop.call_later(0.01, event.set)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await over is errand
         assert done == [7, "lock", 8, 9, 10]
 
@@ -78,7 +78,7 @@ def test_a_failure_of_what_is_waited_for_is_raised_in_it(run: Runner) -> None:
 
         begin(work(), over.set_result)
         future.set_exception(OSError("gone"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await over
         assert caught == ["gone"]
 
@@ -102,7 +102,7 @@ def test_what_it_raises_comes_to_the_caller_or_to_the_loop_but_it_ends(run: Runn
             begin(work(0), over.set_result)
         assert not over.done()
         begin(work(0.001), over.set_result)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await over
         await asyncio.sleep(0)
         assert [str(context["exception"]) for context in told] == ["wrong"]
@@ -125,7 +125,7 @@ def test_what_waits_for_something_that_is_cancelled_is_over_and_no_error(run: Ru
 
         errand = begin(work(), over.set_result)
         future.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await over is errand
         assert told == []
 

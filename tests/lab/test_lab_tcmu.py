@@ -102,14 +102,14 @@ def test_another_status_comes_through(kernel: Kernel, disk: AttachedTcmu) -> Non
 
 
 def test_a_delay_delays_its_command_only(kernel: Kernel, disk: AttachedTcmu) -> None:
-    disk.set_rules([Rule(None, opcodes=frozenset({READ_10}), delay_s=1.0)], soon())
+    disk.set_rules([Rule(None, opcodes=frozenset({READ_10}), delay_s=2.0)], soon())
     slow = kernel.start(["sg_raw", "--request=512", disk.disks[0].sg, "28", *["00"] * 7, "01", "00"])
     started = time.monotonic()
     slow.pid(soon())
     kernel.run(["sg_turs", disk.disks[0].sg], soon())
-    assert time.monotonic() - started < 1.0
+    assert not slow.ended
     assert slow.wait(soon()) == 0
-    assert time.monotonic() - started >= 0.9
+    assert time.monotonic() - started >= 1.9
 
 
 def test_silence_lasts_until_the_initiator_gives_up(kernel: Kernel, disk: AttachedTcmu) -> None:
@@ -118,7 +118,7 @@ def test_silence_lasts_until_the_initiator_gives_up(kernel: Kernel, disk: Attach
     with pytest.raises(ProgramFailed) as caught:
         read_10(kernel, disk, 0, option="--timeout=1")
     assert "DID_TIME_OUT" in caught.value.output
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # without the option it waits for a minute
     read_10(kernel, disk, 0)
 
 
@@ -132,5 +132,5 @@ def test_a_silent_disk_can_be_removed(kernel: Kernel) -> None:
         time.sleep(0.01)
     started = time.monotonic()
     attached.remove(soon())
-    assert time.monotonic() - started < 5  # the initiator would wait for a minute
+    assert time.monotonic() - started < 30  # the initiator would wait for a minute
     assert waiting.wait(soon()) != 0

