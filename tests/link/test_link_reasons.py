@@ -54,6 +54,7 @@ def test_nobody_there_is_named() -> None:
 
     async def story(rig: LinkRig) -> None:
         a = await rig.endpoint(Role.CONNECT, port)
+        await until(lambda: a.last_error is not None)
         await a.wait_up(Deadline.after(0.1))
 
     assert _reason(story) == f"link: nobody listens on 127.0.0.1:{port}. Start the other controller, or correct the address."

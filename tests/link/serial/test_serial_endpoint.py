@@ -249,8 +249,9 @@ def test_lost_device_is_opened_again() -> None:
 def test_missing_device_says_so() -> None:
     async def story(rig: SerialRig) -> None:
         a = await rig.end(Role.CONNECT, "/dev/there-is-no-such-tty")
+        await until(lambda: a.last_error is not None)
         with pytest.raises(LinkError) as refused:
-            await a.wait_up(Deadline.after(0.2))
+            await a.wait_up(Deadline.after(0.1))
         assert str(refused.value) == (
             "link: there is no /dev/there-is-no-such-tty. Correct the device, or connect the adapter."
         )
@@ -271,8 +272,9 @@ def test_device_in_use_and_device_that_is_none_say_so() -> None:
             ("socket://:x", "link: socket://:x names no host and port. Write it like socket://HOST:PORT."),
         ):
             other = await rig.end(Role.CONNECT, device)
+            await until(lambda: other.last_error is not None)  # noqa: B023  it is awaited here
             with pytest.raises(LinkError) as refused:
-                await other.wait_up(Deadline.after(0.5))
+                await other.wait_up(Deadline.after(0.1))
             assert str(refused.value).startswith(text)
             await other.close()
 
@@ -355,7 +357,8 @@ def test_port_behind_rfc_2217() -> None:
 def test_url_that_nobody_serves_says_so_and_closes_in_time() -> None:
     async def story(rig: SerialRig) -> None:
         a = await rig.end(Role.CONNECT, "rfc2217://127.0.0.1:1")
+        await until(lambda: a.last_error is not None)
         with pytest.raises(LinkError, match=r"^link: cannot open rfc2217://127.0.0.1:1: "):
-            await a.wait_up(Deadline.after(1.0))
+            await a.wait_up(Deadline.after(0.1))
 
     play_serial(story)
