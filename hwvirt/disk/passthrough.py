@@ -148,12 +148,14 @@ class SgDisk:
             if end is _End.BUSY and deadline.remaining > pause_s:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                if deadline.remaining:  # else it slept too long, and what is known is that the disk was busy
+                    continue
             elif repeats and (end is _End.ATTENTION or (end is _End.LOST and command.cdb[0] in _HARMLESS_TWICE)):
                 repeats -= 1
-            elif completion is not None:
+                continue
+            if completion is not None:
                 return completion
-            else:
-                raise DiskError(f"{self.name}: {describe(command.cdb)}: {end.value} ({detail}).")
+            raise DiskError(f"{self.name}: {describe(command.cdb)}: {end.value} ({detail}).")
 
     def _try(self, command: Command, deadline: Deadline) -> _Try:
         remaining_s = deadline.remaining

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -161,6 +162,16 @@ def test_busy_disk_is_asked_again_until_the_deadline(disk: SgDisk, kernel: FakeK
     else:
         with pytest.raises(DiskError, match="there was no room for it"):
             execute(disk, WRITE, seconds=0.3)
+
+
+def test_disk_that_was_busy_to_the_last_was_busy_and_not_late(
+    disk: SgDisk, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = time.sleep
+    monkeypatch.setattr("hwvirt.disk.passthrough.time.sleep", lambda _: slept(0.6))  # who sleeps is woken late
+    kernel.otherwise = lambda seen: Answer(status=0x08)
+    assert execute(disk, WRITE, seconds=0.5).status == Status.BUSY
+    assert len(kernel.seen) == 1
 
 
 @pytest.mark.parametrize("attention", [RESET, POWER_ON, NEXUS_LOSS, MODE_CHANGED])
