@@ -5,6 +5,7 @@ And runs of wrong controllers that end before, or without, a verdict about their
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,11 +17,13 @@ from hwvirt.rig import bench
 from hwvirt.rig.disks import BenchDisk
 from hwvirt.rig.judge.block import BlockId, identify, make_extent
 from hwvirt.rig.steps import Performance
+from hwvirt.trace import Event
 from tests.meta.planting import LBA
 from tests.meta.test_mutants import mutant_program
-from tests.rig.run.kit import FILL, FLUSH, JUDGE, REDIRECT, Do, PowerCut, Ran, rig_of, run, workload
+from tests.rig.run.kit import FILL, FLUSH, JUDGE, REDIRECT, Do, PowerCut, Ran, Spectator, rig_of, run, workload
 
 BLOCK_BYTES = 4096
+SOON_S = 60.0
 WORK = workload(400, depth=8, blocks="1..1", mix="70/30/0/0")
 GARBAGE = bytes(range(256)) * (BLOCK_BYTES // 256)
 
@@ -204,7 +207,18 @@ def test_acknowledged_block_that_cannot_be_read_is_no_pass(tmp_path: Path) -> No
 def test_ledger_that_was_not_durable_is_the_reason_that_is_told(tmp_path: Path) -> None:
     work = workload(60, "at: 80%, crash: b", depth=8, blocks="1..1", mix="70/20/10/0")
     text = rig_of(FILL, REDIRECT, work, JUDGE, first="256KiB", second="1MiB", link="stall: 300ms")
-    ran = run(text, tmp_path, program=mutant_program("volatile_ledger"))
+    refused = asyncio.Event()
+
+    async def connected_again(run: Performance) -> None:
+        async with asyncio.timeout(SOON_S):
+            await refused.wait()
+
+    def heard(event: Event, _: Spectator) -> None:
+        if event.name == "link.mend-failed":
+            refused.set()
+
+    insert = [(3, Do(connected_again))]
+    ran = run(text, tmp_path, program=mutant_program("volatile_ledger"), on_event=heard, insert=insert)
     assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
     reason, why = ran.report["reasons"]
     assert reason == "controller a: flush: aborted command, logical unit communication time-out (b/08/01)."
