@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,12 @@ def run(
     if seed is not None:
         loaded = replace(loaded, seed=seed)
 
+    if dry_run:
+        from hwvirt.rig.describe import print_dry_run  # noqa: PLC0415  slow to load
+
+        print_dry_run(loaded, sys.stdout)
+        return ExitCode.PASSED
+
     if stream:
         from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load
         from hwvirt.rig.watcher import Streamer  # noqa: PLC0415  slow to load
@@ -41,4 +48,4 @@ def run(
     from hwvirt.rig.runner import RunOptions, run_rig  # noqa: PLC0415  slow to load
 
     with Console(live=LiveMode.NEVER if no_live else LiveMode.AUTO) as console:
-        return run_rig(loaded, RunOptions(runs=runs, watcher=console, dry_run=dry_run))
+        return run_rig(loaded, RunOptions(runs=runs, watcher=console))

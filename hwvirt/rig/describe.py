@@ -11,7 +11,7 @@ from hwvirt.rig.file.scenario import Judge, Step, Workload
 from hwvirt.rig.steps import name_of
 from hwvirt.units import format_size
 
-__all__ = ["detail_of", "dry_run", "locked", "topology"]
+__all__ = ["detail_of", "locked", "print_dry_run", "topology"]
 
 
 def detail_of(step: Step) -> str:
@@ -76,7 +76,7 @@ def _lun_words(rig: Rig, controller: str, number: int) -> str:
     return f"redirect to {spec.to}: {place}" if isinstance(spec, Redirect) else f"own: {place}"
 
 
-def dry_run(rig: Rig, out: TextIO) -> None:
+def print_dry_run(rig: Rig, out: TextIO) -> None:
     """Prints what a run would make and do, in order. Makes nothing and writes nothing.
 
     Real disks go through all of the guard, together. Raises WrongDisk for one that a run would be refused, DiskError.

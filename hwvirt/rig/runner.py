@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -18,7 +17,7 @@ import uvloop
 from hwvirt.errors import ExitCode, HwvirtError, InfrastructureError
 from hwvirt.rig.bench import CONTROLLER_PROGRAM, Bench, ControllersError
 from hwvirt.rig.control_client import ControllerGone
-from hwvirt.rig.describe import detail_of, dry_run, locked, topology
+from hwvirt.rig.describe import detail_of, locked, topology
 from hwvirt.rig.disagreements import Disagreements
 from hwvirt.rig.disks import needs_lab
 from hwvirt.rig.far_bench import FarBench, FarMachine
@@ -44,14 +43,13 @@ _SILENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where run folders go, who watches, whether anything is written at all, and what runs the controllers.
+    """Where run folders go, who watches, and what runs the controllers.
 
     `inside_lab`: this is a kernel of the lab; `bench`: its controllers have kernels of their own, reached as this file says.
     """
 
     runs: Path
     watcher: Watcher
-    dry_run: bool = False
     program: Sequence[str] = CONTROLLER_PROGRAM
     inside_lab: bool = False
     bench: Path | None = None
@@ -59,9 +57,6 @@ class RunOptions:
 
 def run_rig(rig: Rig, options: RunOptions) -> ExitCode:
     """Runs a rig and writes its report. Raises HwvirtError only when there is not even a folder to report in."""
-    if options.dry_run:
-        dry_run(rig, sys.stdout)
-        return ExitCode.PASSED
     if needs_lab(rig) and not options.inside_lab:
         return run_in_lab(rig, options.runs, options.watcher)
     return uvloop.run(_Run(rig, options).run())

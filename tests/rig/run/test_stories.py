@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,9 +161,15 @@ def test_dry_run_tells_what_it_would_do_and_writes_nothing(tmp_path: Path) -> No
     rig = tmp_path / "rig.yaml"
     rig.write_text(rig_of(FILL, REDIRECT, JUDGE))
     command = [sys.executable, "-m", "hwvirt", "run", "rig.yaml", "--runs", "runs", "--dry-run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    terminal, its_end = os.openpty()  # there it is what stays on the screen, and no dashboard
+    try:
+        done = subprocess.run(command, cwd=tmp_path, stdout=its_end, stderr=its_end, check=False, timeout=60)
+        shown = os.read(terminal, 65536).decode()
+    finally:
+        os.close(terminal)
+        os.close(its_end)
+    assert done.returncode == 0
+    assert shown.splitlines() == [
         "would make disk first: 4MiB",
         "would make disk second: 16MiB",
         "would start controller a on disk first",
