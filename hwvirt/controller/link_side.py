@@ -81,9 +81,9 @@ class LinkSide:
 
     def _on_up(self, peer: Peer) -> None:
         if self._service is not None:
-            self._service.session_began()
+            self._service.session_began(peer.boot_epoch)
             self.endpoint.on_request = self._service.on_request if self._is_ours(peer) else self._refuse
-        self._begin(self.patient.came_up(self._mend))
+        self._begin(self.patient.came_up(self._mend, peer.boot_epoch))
 
     def _on_down(self, reason: LinkError) -> None:
         self.patient.went_down(reason.silent_s if isinstance(reason, LinkDown) else 0.0)

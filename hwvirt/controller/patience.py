@@ -5,6 +5,8 @@ Rules of this file:
 2. After `stall` without a link a request fails for its caller and is never sent again. Where the store may have seen a
    change that was reported failed, its volume is `lost`: mending decides, before anybody asks, whether it has happened.
 3. When the link is back, first the volumes are attached and mended, then the requests go out in their old order.
+4. A forwarded command that changes a medium goes to one life of the peer only: another one does not know whether it has
+   been executed, and by now others may have written there. It fails, and whether it has happened stays open.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from functools import partial
 
 from hwvirt.errors import HwvirtError, LinkError
 from hwvirt.link.errors import LinkDown
-from hwvirt.link.messages import Reply, Request, Unmap, Write
+from hwvirt.link.messages import Execute, Reply, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, CheckCondition
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
@@ -30,13 +32,18 @@ _MEND_AGAIN_S = 1.0
 class _Waiting:
     """One request and who waits for it."""
 
-    __slots__ = ("answer", "asked_at", "message", "sent")
+    __slots__ = ("answer", "asked_at", "message", "sent_to")
 
     def __init__(self, message: Request, answer: asyncio.Future[Reply], asked_at: float) -> None:
         self.message = message
         self.answer = answer
         self.asked_at = asked_at
-        self.sent = False
+        self.sent_to: int | None = None  # the boot epoch of the peer that got it last
+
+    @property
+    def for_one_life(self) -> bool:
+        """See rule 4."""
+        return isinstance(self.message, Execute) and self.message.number > 0
 
 
 class PatientLink:
@@ -55,7 +62,7 @@ class PatientLink:
         self._writes: dict[int, dict[int, int]] = {}  # by volume: sequence numbers of those that wait, in order
         self._settled: dict[int, int] = {}
         self._number = 0
-        self._session = 0
+        self._session = self._peer_boot = 0
         self._ready = False
         self._answered = self._answered_before = 0
         self._down_at = time.monotonic()
@@ -110,7 +117,7 @@ class PatientLink:
             if not waiting.answer.done():
                 waiting.answer.set_exception(error)
             return
-        waiting.sent = True
+        waiting.sent_to = self._peer_boot
         reply.add_done_callback(partial(self._replied, number))
 
     def _replied(self, number: int, reply: asyncio.Future[Reply]) -> None:
@@ -146,8 +153,10 @@ class PatientLink:
             self._down_at = time.monotonic() - silent_s
         self._arm()
 
-    async def came_up(self, mend: Callable[[], Awaitable[int]]) -> None:
+    async def came_up(self, mend: Callable[[], Awaitable[int]], peer_boot: int) -> None:
         """A session has begun: runs `mend`, which returns the store's epoch, and then asks again what waits.
+
+        `peer_boot`: the boot epoch of the peer, which tells its lives apart.
 
         `mend` takes volumes off `lost` when it has decided. What it cannot mend now is tried again while the session lasts.
         """
@@ -166,14 +175,17 @@ class PatientLink:
                 await asyncio.sleep(_MEND_AGAIN_S)
         if session != self._session:
             return
-        self.store_epoch = epoch
+        self.store_epoch, self._peer_boot = epoch, peer_boot
         self._failed = None
         if in_vain:
             self._trace.emit("link.mended")
         self._ready = True
         self._changed.set()
         for number, waiting in list(self._waiting.items()):
-            self._send(number, waiting)
+            if waiting.for_one_life and waiting.sent_to not in (None, peer_boot):
+                self._fail(number, waiting)
+            else:
+                self._send(number, waiting)
 
     def _cannot_mend(self, error: LinkError) -> None:
         if self._failed is None or str(self._failed) != str(error):
@@ -192,11 +204,15 @@ class PatientLink:
         now = time.monotonic()
         for number, waiting in list(self._waiting.items()):
             if not waiting.answer.done() and now - max(waiting.asked_at, self._down_at) > self._stall_s:
-                waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
-                self._forget(number)
-                if waiting.sent and isinstance(waiting.message, Write | Unmap):
+                self._fail(number, waiting)
+                if waiting.sent_to is not None and isinstance(waiting.message, Write | Unmap):
                     self.lost.add(waiting.message.volume)
         self._arm()
+
+    def _fail(self, number: int, waiting: _Waiting) -> None:
+        self._forget(number)
+        if not waiting.answer.done():
+            waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
 
     def close(self) -> None:
         """Fails everything that waits."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hwvirt.buffers import Buffer
 from hwvirt.controller.ledger import ROW
+from hwvirt.controller.repeats import Repeats
 from hwvirt.controller.reply_room import ReplyRoom
 from hwvirt.controller.store import LocalStore
 from hwvirt.eager import Errand, begin
@@ -85,11 +86,24 @@ class Service:
         self._errands: set[Errand] = set()
         self._former: set[Errand] = set()
         self._one_ended = asyncio.Event()
+        self._peer_boot = 0
+        self._repeats: dict[int, Repeats] = {}
         self._room = ReplyRoom(REPLIES_BYTES)
 
-    def session_began(self) -> None:
-        """Requests from now on belong to a new session."""
+    def session_began(self, boot_epoch: int) -> None:
+        """Requests from now on belong to a new session, with a peer that has been running since `boot_epoch`."""
         self._former |= self._errands
+        if boot_epoch != self._peer_boot:
+            self._peer_boot = boot_epoch
+            # What is still to be done for its former life remembers its answers, too: they go when the last one is known.
+            if errand := begin(self._after(frozenset(self._former), self._forget_answers()), self._ended):
+                self._errands.add(errand)
+                self._former.add(errand)
+
+    async def _forget_answers(self) -> None:
+        self._repeats.clear()
+        if self._store is not None:
+            self._store.forget_answers()
 
     def on_request(self, message: Request, answering: Answering) -> None:
         """Begins to work on a request; what needs no waiting is answered before this returns."""
@@ -184,7 +198,11 @@ class Service:
         unit = self._units.get(message.lun)
         if unit is None:
             return Refused(LOGICAL_UNIT_NOT_SUPPORTED, reason=f"no logical unit {message.lun}")
-        return Executed(await unit.execute(message.commands))
+        if not message.number:
+            return Executed(await unit.execute(message.commands))
+        repeats = self._repeats.setdefault(message.lun, Repeats(unit))
+        repeats.settled(message.settled)
+        return Executed(await repeats.execute(message.number, message.commands))
 
 
 def _rows(limit: int) -> int:

@@ -135,6 +135,10 @@ class LocalStore:
         self.records.record(volume, slices, placements, digests)
         return placements
 
+    def forget_answers(self) -> None:
+        """Whoever asked was restarted: it repeats nothing, and may count its writes from the beginning."""
+        self._answers.clear()
+
     def settled(self, volume: int, sequence: int) -> None:
         """The volume has the answers to all writes up to this sequence number: they need not be remembered."""
         answers = self._answers.get(volume, {})

@@ -58,11 +58,12 @@ _SLICE = struct.Struct("<QIQ")  # lba, blocks, sequence
 _PLACEMENT = struct.Struct("<QII")  # lba, generation, blocks
 _SENSE = struct.Struct("<BBBBQ")  # key, asc, ascq, flags, information
 _FAILURE = struct.Struct("<I12s")  # index, sense
-_VOLUME = struct.Struct("<I")  # volume, or LUN; in READ and FREE placements, in UNMAP slices
+_VOLUME = struct.Struct("<I")  # volume; in READ and FREE placements, in UNMAP slices
 _ATTACH = struct.Struct("<IQIQ")  # volume, blocks, block bytes, durable sequence
 _ATTACHED = struct.Struct("<QQQ")  # store epoch, capacity, last sequence
 _WRITE = struct.Struct("<IQ")  # volume, settled sequence; slices
 _EPOCH = struct.Struct("<Q")  # store epoch; in WRITTEN placements
+_EXECUTE = struct.Struct("<IQQ")  # LUN, number, settled number; commands
 _DROP = struct.Struct("<IQQ")  # volume, lba, blocks
 _QUERY = struct.Struct("<IQI")  # volume, after, limit
 _PAGE = struct.Struct("<Q")  # next
@@ -174,7 +175,7 @@ def _decode_query(meta: memoryview, _digests: array[int], _data: memoryview) -> 
 
 
 def _encode_execute(message: m.Execute) -> Parts:
-    rows = [_VOLUME.pack(message.lun)]
+    rows = [_EXECUTE.pack(message.lun, message.number, message.settled)]
     data: list[Buffer] = []
     for cdb, data_out, data_in_length in message.commands:
         rows.append(_COMMAND.pack(len(cdb), data_in_length, buffers.length(data_out)) + cdb)
@@ -183,14 +184,14 @@ def _encode_execute(message: m.Execute) -> Parts:
 
 
 def _decode_execute(meta: memoryview, _digests: array[int], data: memoryview) -> m.Execute:
-    (lun,) = _VOLUME.unpack_from(meta)
-    rows, rest = _Reader(meta[_VOLUME.size :]), _Reader(data)
+    lun, number, settled = _EXECUTE.unpack_from(meta)
+    rows, rest = _Reader(meta[_EXECUTE.size :]), _Reader(data)
     commands = []
     while rows.left:
         cdb_bytes, data_in_bytes, data_out_bytes = rows.unpack(_COMMAND)
         commands.append(Command(bytes(rows.take(cdb_bytes)), _pieces(rest.take(data_out_bytes)), data_in_bytes))
     rest.end()
-    return m.Execute(lun, commands)
+    return m.Execute(lun, commands, number, settled)
 
 
 def _encode_executed(message: m.Executed) -> Parts:

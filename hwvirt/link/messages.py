@@ -158,10 +158,16 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Whole CDBs for logical unit `lun` of the other controller. Answered by Executed."""
+    """Whole CDBs for logical unit `lun` of the other controller. Answered by Executed.
+
+    `number`: those of the sender's requests that may change the medium count up from 1, for each unit; all up to `settled`
+    have ended at the sender, so none of them will be sent again. 0: nothing changes, and it may be executed twice.
+    """
 
     lun: int
     commands: Sequence[Command]
+    number: int = 0
+    settled: int = 0
 
 
 # Replies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from hwvirt.controller.config import LinkConfig
@@ -24,16 +25,20 @@ class CutSides(TwoSides):
     answered_first = False
     stay_down = False
     cuts = 0
+    was_cut: asyncio.Event
 
     async def start_b_side(self) -> None:
         self.start_b()
+        self.was_cut = asyncio.Event()
+        self.boot_b += 1
+        self.service = _Cutting(self)
         await self.plug_in()
 
     async def plug_in(self) -> None:
-        """B listens, with the store that it has."""
+        """B listens, with the store that it has, and what it remembers."""
         config = LinkConfig("listen", "a", str(self.secret_b), "127.0.0.1", self.port)
-        self.side_b = LinkSide("b", config, 2, self.trace)
-        await self.side_b.start({}, _Cutting(self))
+        self.side_b = LinkSide("b", config, self.boot_b, self.trace)
+        await self.side_b.start({}, self.service)
 
     async def unplug(self) -> None:
         """The link is gone; B lives."""
@@ -48,6 +53,7 @@ class CutSides(TwoSides):
     def cut(self) -> None:
         """The session ends now, for both sides without a word."""
         self.cuts += 1
+        self.was_cut.set()
         endpoint = self.side_b.endpoint
         if self.stay_down:
             endpoint._transport._server.close()  # type: ignore[union-attr]  # it listens

@@ -21,6 +21,8 @@ from hwvirt.trace import Trace
 
 from .desk import BLOCK, Desk
 
+PEER_BOOT = 2
+
 
 def _write(volume: int, sequence: int) -> Write:
     return Write(volume, 0, [Slice(0, 1, sequence)], (bytes(BLOCK),), array("I", [0]))
@@ -50,7 +52,7 @@ def test_what_waits_in_one_volume_settles_nothing_in_another() -> None:
     async def story() -> None:
         peer = _Peer()
         patient = PatientLink(peer.request, 30.0, Trace("a"))
-        await patient.came_up(_mended)
+        await patient.came_up(_mended, PEER_BOOT)
         for volume, sequence in ((0, 100), (1, 5), (0, 101), (1, 6)):
             patient.ask(_write(volume, sequence))
         assert [patient.settled_sequence(volume) for volume in range(3)] == [99, 4, 0]
@@ -68,9 +70,9 @@ def test_what_waits_in_one_volume_settles_nothing_in_another() -> None:
 def test_silence_that_ended_the_session_counts_as_time_without_a_link() -> None:
     async def story() -> None:
         patient = PatientLink(_Peer().request, 15.0, Trace("a"))
-        await patient.came_up(_mended)
+        await patient.came_up(_mended, PEER_BOOT)
         patient.went_down()
-        await patient.came_up(_mended)
+        await patient.came_up(_mended, PEER_BOOT)
         answered = patient.ask(_write(0, 1))
         patient._waiting[1].asked_at -= 16.0
         patient._answered += 1
@@ -125,13 +127,13 @@ def test_request_that_can_never_be_sent_fails_at_once_and_is_not_sent_later() ->
 
         patient = PatientLink(refuse, 30.0, Trace("a"))
         early = [patient.ask(_write(volume, 100)) for volume in (0, 9, 1)]
-        await patient.came_up(_mended)
+        await patient.came_up(_mended, PEER_BOOT)
         assert [message.volume for message, _ in peer.asked] == [0, 1]  # type: ignore[union-attr]  # Writes
         for asked in (early[1], patient.ask(_write(9, 101))):
             with pytest.raises(LocalLinkError):
                 await asked
         assert patient.settled_sequence(9) == 101
-        await patient.came_up(_mended)
+        await patient.came_up(_mended, PEER_BOOT)
         assert [message.volume for message, _ in peer.asked] == [0, 1, 0, 1]  # type: ignore[union-attr]
         patient.close()
 
@@ -149,14 +151,14 @@ def test_mending_that_ends_after_its_session_lets_nothing_out() -> None:
             await gate.wait()
             return 5
 
-        mending = asyncio.create_task(patient.came_up(slow))
+        mending = asyncio.create_task(patient.came_up(slow, PEER_BOOT))
         await asyncio.sleep(0)
         waiting = patient.ask(_write(0, 1))
         patient.went_down()
         gate.set()
         await mending
         assert (patient.ready, patient.store_epoch, peer.asked) == (False, 0, [])
-        await patient.came_up(_mended)
+        await patient.came_up(_mended, PEER_BOOT)
         assert (patient.ready, patient.store_epoch, len(peer.asked)) == (True, 1, 1)
         await peer.answer(0)
         await waiting
@@ -168,7 +170,7 @@ def test_mending_that_ends_after_its_session_lets_nothing_out() -> None:
 def test_who_asks_long_after_the_link_was_lost_still_has_his_own_time() -> None:
     async def story() -> None:
         patient = PatientLink(_Peer().request, 0.3, Trace("a"))
-        await patient.came_up(_mended)
+        await patient.came_up(_mended, PEER_BOOT)
         patient.went_down()
         patient._down_at -= 100
         asked_at = time.monotonic()
@@ -196,14 +198,14 @@ def test_mending_in_vain_is_told_once_a_session_and_so_is_its_end(monkeypatch: p
                 raise PeerError("link: b has lost its ledger.")
             return 1
 
-        await patient.came_up(mend)
+        await patient.came_up(mend, PEER_BOOT)
         assert told == ["link.mend-failed", "link.mended"]
         patient.went_down()
-        await patient.came_up(mend)
+        await patient.came_up(mend, PEER_BOOT)
         assert told == ["link.mend-failed", "link.mended"]  # nothing to tell of a session without trouble
         patient.went_down()
         failures = 1
-        await patient.came_up(mend)
+        await patient.came_up(mend, PEER_BOOT)
         assert told == ["link.mend-failed", "link.mended"] * 2
         patient.close()
 

@@ -28,6 +28,7 @@ class TwoSides(Desk):
         super().__init__(folder, blocks, store_blocks)
         self.stall_s = stall_s
         self.units: dict[int, LogicalUnit] = {}
+        self.boot_a, self.boot_b = 100, 200
         self.secret_a, self.secret_b = folder / "secret-a", folder / "secret-b"
         self.secret_a.write_text("the secret")
         self.secret_b.write_text("the secret")
@@ -41,15 +42,17 @@ class TwoSides(Desk):
 
     async def start_b_side(self) -> None:
         self.start_b()
+        self.boot_b += 1
         config = LinkConfig("listen", "a", str(self.secret_b), "127.0.0.1", self.port)
-        self.side_b = LinkSide("b", config, 2, self.trace)
+        self.side_b = LinkSide("b", config, self.boot_b, self.trace)
         await self.side_b.start({}, Service(self.store, self.units, self.trace))
 
     async def start_a_side(self, initial: State = State.REDIRECTING) -> None:
         config = LinkConfig(
             "connect", "b", str(self.secret_a), "127.0.0.1", self.port, stall_s=self.stall_s, up_within_s=5.0
         )
-        self.side_a = LinkSide("a", config, 1, self.trace)
+        self.boot_a += 1
+        self.side_a = LinkSide("a", config, self.boot_a, self.trace)
         correlation = CorrelationMap(self.blocks)
         self.map_journal = Journal(self.folder, "map-0")
         store = LinkStore(self.side_a.patient, BLOCK)
@@ -65,9 +68,14 @@ class TwoSides(Desk):
         await self.side_b.close()
         self.ledger_journal.close()
 
-    async def stop(self) -> None:
+    async def stop_a(self) -> None:
+        """A is gone; what it had not made durable is gone with it."""
         await self.lifecycle.close()
         await self.side_a.close()
+        self.map_journal.close()
+
+    async def stop(self) -> None:
+        await self.stop_a()
         await self.stop_b()
 
     def said(self, name: str) -> list[Event]:

@@ -52,6 +52,7 @@ REQUESTS: list[m.Request] = [
     m.Query(7, 0, 1),
     m.Drop(7, 5, _U64),
     m.Execute(2, [Command(bytes(6)), Command(bytes(16), (BLOCKS[:512], BLOCKS[512:1024])), Command(b"\x88" * 16, (), _U32)]),
+    m.Execute(2, [Command(bytes(6))], _U64, _U64 - 1),
 ]
 REPLIES: list[m.Reply] = [
     m.Attached(_U64, 1 << 40, 12),
