@@ -16,6 +16,10 @@ from hwvirt.link.messages import Slice
 __all__ = ["Sent", "Unflushed"]
 
 
+_SLICE_BYTES = 512
+"""What a slice weighs besides its data, here, in the map's changes and in the store's ledger: unmaps have nothing else."""
+
+
 class Sent(NamedTuple):
     """One answered request; no digests and no data: the slices were unmapped."""
 
@@ -35,7 +39,7 @@ class Unflushed:
     def add(self, sent: Sent) -> None:
         """The store has answered this."""
         self._sent.append(sent)
-        self.size_bytes += length(sent.data)
+        self.size_bytes += _weight(sent)
 
     def mark(self) -> int:
         """A mark behind everything that was added so far."""
@@ -44,7 +48,7 @@ class Unflushed:
     def drop_before(self, mark: int) -> None:
         """A flush has covered what was added before the mark was taken."""
         while self._dropped < mark and self._sent:
-            self.size_bytes -= length(self._sent.popleft().data)
+            self.size_bytes -= _weight(self._sent.popleft())
             self._dropped += 1
 
     def clear(self) -> None:
@@ -53,3 +57,7 @@ class Unflushed:
 
     def __iter__(self) -> Iterator[Sent]:
         return iter(tuple(self._sent))
+
+
+def _weight(sent: Sent) -> int:
+    return length(sent.data) + _SLICE_BYTES * len(sent.slices)

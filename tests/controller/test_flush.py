@@ -18,7 +18,7 @@ from hwvirt.link.messages import Placement
 from hwvirt.scsi.sense import INTERNAL_TARGET_FAILURE, CheckCondition
 from hwvirt.scsi.volume import Extent
 
-from .desk import BLOCK, Desk, on_desk
+from .desk import Desk, on_desk
 
 AWHILE_S = 0.2
 """Long enough for who does not wait as he should; who does is not hurried by it."""
@@ -72,7 +72,7 @@ def test_what_is_answered_while_a_flush_is_under_way_is_not_taken_for_covered(tm
         await desk.write(1, 5)
         instead_of_flush(desk, writing_meanwhile)
         await desk.flush()
-        assert desk.volume.unflushed.size_bytes == 2 * BLOCK
+        assert [one.slices[0].lba for one in desk.volume.unflushed] == [2, 1]
         await restart_store(desk)
         assert await desk.read(1, 2) == [7, 6]
         await desk.flush()
@@ -176,6 +176,22 @@ def test_discard_waits_for_the_flush_that_is_under_way(tmp_path: Path) -> None:
         assert durable_position(desk, 1) is None
         await desk.crash_a()
         assert await desk.read(1) == desk.original(1)
+        desk.check_one_to_one()
+
+    on_desk(tmp_path, story)
+
+
+def test_unmaps_alone_begin_a_flush_before_too_much_hangs_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwvirt.controller.redirect.UNFLUSHED_LIMIT_BYTES", 64 << 10)
+
+    async def story(desk: Desk) -> None:
+        most = 0
+        for number in range(1000):
+            await desk.unmap(number % desk.blocks, 1)
+            most = max(most, len([*desk.volume.unflushed]))
+        assert 64 <= most <= 129
+        assert len(desk.store.records.take_changes()) <= 129
+        await desk.flush()
         desk.check_one_to_one()
 
     on_desk(tmp_path, story)
