@@ -81,6 +81,8 @@ class Journal:
         self._path = directory / f"{name}.journal"
         self._file = -1
         self._sequence = 0
+        self._unsynced: list[Buffer] = []
+        self._sync_failed = False
         self.size_bytes = 0
         self.cut_bytes = 0
 
@@ -122,6 +124,7 @@ class Journal:
             self._write([_HEADER.pack(_MAGIC, FORMAT_VERSION, 0)])
         # What a process had not synced when it died has been read, and may be acted upon: a power cut must not take it now.
         os.fsync(self._file)
+        self._unsynced.clear()
         _sync_directory(self._path.parent)
 
     @property
@@ -143,10 +146,27 @@ class Journal:
         if written != size:
             raise StateError(f"{self._path}: {written} of {size} bytes written.", next_step="Make room on its file system.")
         self.size_bytes += size
+        self._unsynced += pieces
 
     def sync(self) -> None:
         """Everything appended so far is durable when this returns."""
+        # Linux tells of lost writes once: a sync after a failed one says nothing about what was written before.
+        if self._sync_failed:
+            self._write_again()
+        unsynced, self._sync_failed = len(self._unsynced), True
         os.fdatasync(self._file)
+        self._sync_failed = False
+        del self._unsynced[:unsynced]
+
+    def _write_again(self) -> None:
+        size, again = self.size_bytes, self._unsynced
+        self._unsynced = []
+        try:
+            self.size_bytes -= sum(map(len, again))
+            self._write([b"".join(again)])
+        except BaseException:
+            self.size_bytes, self._unsynced = size, again
+            raise
 
     def checkpoint(self, records: Iterable[Record]) -> None:
         """Replaces everything stored so far by these records, or by nothing of it: old or new, never a mixture.
@@ -166,6 +186,7 @@ class Journal:
         os.ftruncate(self._file, _HEADER.size)
         os.fsync(self._file)
         self.size_bytes = _HEADER.size
+        self._unsynced.clear()
 
     def close(self) -> None:
         """Closes the file; what was not synced is left to the kernel. Idempotent."""

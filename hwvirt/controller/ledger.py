@@ -82,6 +82,7 @@ class Ledger:
         self._changed_blocks: list[int] = []
         self._regions: Counter[tuple[int, int]] = Counter()  # live blocks by volume and region of its LBAs
         self._buried: list[tuple[int, Tombstone]] = []  # in order, with their volumes; sequence 0: dropped
+        self._doubtful: Columns = np.empty(0, np.uint64)  # live positions, in order
         self.last_sequence = 0
 
     def record(self, volume: int, slices: Sequence[Slice], placements: Sequence[Placement], digests: array[int]) -> None:
@@ -178,6 +179,8 @@ class Ledger:
                     del self._regions[region]
             self._volumes[at] = 0
             self._changed.append(at)
+            if len(self._doubtful):
+                self._doubtful = np.setdiff1d(self._doubtful, at, assume_unique=True)
 
     def _counts_of(self, at: Columns) -> dict[tuple[int, int], int]:
         """The live positions, by volume and region."""
@@ -187,9 +190,28 @@ class Ledger:
         pairs = zip(found.tolist(), counts.tolist(), strict=True)
         return {(key >> _REGION_BITS, key & ((1 << _REGION_BITS) - 1)): count for key, count in pairs}
 
+    def doubt_changes(self) -> None:
+        """What lies at the live positions among the changes may be lost: they are no changes any more, they wait.
+
+        Until they are freed, or `give_up_doubtful`, they can be read, and do not become durable.
+        """
+        at = self._changed_positions()
+        self._doubtful = distinct(np.concatenate((self._doubtful, at[self._volumes[at] > 0])))
+
+    def give_up_doubtful(self) -> bool:
+        """Frees what is in doubt. Returns whether there was anything."""
+        at = self._doubtful
+        self._release(at)
+        return len(at) > 0
+
+    def _changed_positions(self) -> Columns:
+        return distinct(np.concatenate((*self._changed, np.array(self._changed_blocks, np.uint64))))
+
     def take_changes(self) -> Rows:
         """Rows that changed since the last call, with their present values."""
-        at = distinct(np.concatenate((*self._changed, np.array(self._changed_blocks, np.uint64))))
+        at = self._changed_positions()
+        if len(self._doubtful):
+            at = np.setdiff1d(at, self._doubtful, assume_unique=True)
         rows = np.concatenate((self._live_rows(at), tomb_rows(self._buried)))
         self._changed.clear()
         self._changed_blocks.clear()

@@ -15,6 +15,7 @@ from hwvirt.controller.patience import PatientLink
 from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.service import Answering, Service
+from hwvirt.controller.store import SEND_AGAIN
 from hwvirt.errors import LinkError, PeerError, UsageError
 from hwvirt.link.config import EthernetLink, Identity, LinkTiming, Role, SerialLink, TlsFiles
 from hwvirt.link.endpoint import Endpoint
@@ -22,7 +23,12 @@ from hwvirt.link.errors import LinkDown
 from hwvirt.link.events import Peer
 from hwvirt.link.messages import Attach, Attached, Refused, Reply, Request
 from hwvirt.reading import read_file
-from hwvirt.scsi.sense import INVALID_FIELD_IN_PARAMETER_LIST, LOGICAL_UNIT_NOT_SUPPORTED, NOT_READY
+from hwvirt.scsi.sense import (
+    INVALID_FIELD_IN_PARAMETER_LIST,
+    LOGICAL_UNIT_NOT_SUPPORTED,
+    NOT_READY,
+    CheckCondition,
+)
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
@@ -54,7 +60,7 @@ class LinkSide:
         self._service: Service | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = endpoint or Endpoint(Identity(name, boot_epoch), _described(config), trace)
-        self.patient = PatientLink(self.endpoint.request, config.stall_s, trace)
+        self.patient = PatientLink(self.endpoint.request, config.stall_s, trace, self.endpoint.renew)
 
     async def start(self, volumes: Mapping[int, RedirectVolume], service: Service) -> None:
         """Brings the link up. Raises LinkError when the peer is not there within `up_within_s`, or is not the peer."""
@@ -104,6 +110,14 @@ class LinkSide:
 
         Returns the store's epoch.
         """
+        try:
+            return await self._mend_volumes()
+        except CheckCondition as error:
+            if error.sense != SEND_AGAIN:
+                raise
+        return await self._mend_volumes()  # with the store's new epoch
+
+    async def _mend_volumes(self) -> int:
         peer = self.endpoint.peer
         if peer is not None and not self._is_ours(peer):
             reason = f"link: {peer.place} is {peer.name}, but the peer of this controller is {self._config.peer}."

@@ -7,6 +7,8 @@ Rules of this file:
 3. When the link is back, first the volumes are attached and mended, then the requests go out in their old order.
 4. A forwarded command that changes a medium goes to one life of the peer only: another one does not know whether it has
    been executed, and by now others may have written there. It fails, and whether it has happened stays open.
+5. A store that may have lost what it had answered says so to a flush (SEND_AGAIN), and has a new epoch: a new session
+   mends the volumes, then the flush is asked again.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from hwvirt.controller.store import SEND_AGAIN
 from hwvirt.errors import HwvirtError, LinkError
 from hwvirt.link.errors import LinkDown
-from hwvirt.link.messages import Execute, Reply, Request, Unmap, Write
+from hwvirt.link.messages import Execute, Refused, Reply, Request, Unmap, Write
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, CheckCondition
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
@@ -54,8 +57,11 @@ class PatientLink:
         request: Callable[[Request], asyncio.Future[Reply]],
         stall_s: float,
         trace: Trace,
+        renew: Callable[[str], None] = lambda why: None,
     ) -> None:
+        """`renew`: ends the session, so that a new one begins."""
         self._request = request
+        self._renew = renew
         self._stall_s = stall_s
         self._trace = trace
         self._waiting: dict[int, _Waiting] = {}
@@ -127,6 +133,9 @@ class PatientLink:
         if number not in self._waiting:
             return
         self._answered += 1
+        if error is None and _asks_again(reply.result()):
+            self._renew("link: the other controller's store asks for what it has lost.")
+            return
         waiting = self._forget(number)
         if waiting.answer.done():
             return  # whoever waited has given up
@@ -223,3 +232,7 @@ class PatientLink:
             if not waiting.answer.done():
                 waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
         self._waiting.clear()
+
+
+def _asks_again(reply: Reply) -> bool:
+    return isinstance(reply, Refused) and reply.sense == SEND_AGAIN

@@ -24,10 +24,13 @@ from hwvirt.scsi.status import SenseKey
 from hwvirt.scsi.volume import Extent, Volume, Write
 from hwvirt.trace import Trace
 
-__all__ = ["STALE_POSITION", "LocalStore", "Store"]
+__all__ = ["SEND_AGAIN", "STALE_POSITION", "LocalStore", "Store"]
 
 STALE_POSITION = Sense(SenseKey.ABORTED_COMMAND, 0x80, 0x01)
 """The position was given up, or belongs to another generation. Vendor specific (ASC 80h and above, SPC-4 4.5.2.1)."""
+SEND_AGAIN = Sense(SenseKey.ABORTED_COMMAND, 0x80, 0x02)
+"""A flush of the disk had failed, and the next one says nothing about what was written before: the store has forgotten what
+no flush had covered. Vendor specific."""
 
 _ROWS, _LAP = 1, 2
 _LAP_RECORD = struct.Struct("<QQ")  # lap of the allocator, newest sequence number ever recorded
@@ -59,7 +62,10 @@ class Store(Protocol):
         ...
 
     async def flush(self, volume: int) -> int:
-        """Data, then ledger, are durable for all that completed before. Returns the store's epoch."""
+        """Data, then ledger, are durable for all that completed before. Returns the store's epoch.
+
+        Raises SEND_AGAIN, and has a new epoch, where a flush of the disk had failed: what it should have covered is gone.
+        """
         ...
 
     async def free(self, volume: int, placements: Sequence[Placement]) -> None:
@@ -83,12 +89,13 @@ class LocalStore:
         self._volume = volume
         self._journal = journal
         self._trace = trace
-        self.epoch = int.from_bytes(os.urandom(7), "little") | 1
+        self.epoch = _new_epoch()
         self.allocator = Allocator(volume.blocks)
         self.records = Ledger(volume.blocks, self.allocator)
         self._answers: dict[int, dict[int, asyncio.Future[list[Placement]]]] = {}  # by volume and sequence, in order
         self._flushing = asyncio.Lock()
         self._flush_fails = False
+        self._failed_flushes = 0
         self._recover()
 
     def _recover(self) -> None:
@@ -127,12 +134,14 @@ class LocalStore:
         return placements
 
     async def _put(self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]) -> list[Placement]:
-        placements = await self._take(len(digests))
+        placements, failed_flushes = await self._take(len(digests)), self._failed_flushes
         for failed in await self._volume.write(_placed(placements, data, self.block_bytes)):
             if failed is not None:
                 self.allocator.take_back(placements)  # no flush is needed to have them again: the disk may be gone
                 raise failed
         self.records.record(volume, slices, placements, digests)
+        if failed_flushes != self._failed_flushes:
+            self.records.doubt_changes()
         return placements
 
     def forget_answers(self) -> None:
@@ -205,25 +214,36 @@ class LocalStore:
     async def flush(self, volume: int) -> int:
         """See `Store.flush`."""
         await self._flush_ledger()
+        if self.records.give_up_doubtful():
+            self._answers.clear()
+            self.epoch = _new_epoch()
+            raise CheckCondition(SEND_AGAIN)
         return self.epoch
 
     async def _flush_ledger(self) -> None:
         async with self._flushing:
-            if self._flush_fails:  # it is asked before the rows are made: a disk that is gone costs next to nothing
-                await self._flush_volume()
-            # Rows as they are now: all of them name data that the flush below covers, later ones may not.
-            rows, mark = self.records.take_changes(), self.allocator.pending()
             try:
-                await self._flush_volume()
-                if len(rows):
-                    self._journal.append([Record(_ROWS, rows.tobytes())])
-                    await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
-            except BaseException:
-                self.records.put_back(rows)
-                raise
-            self.allocator.settle(mark)
-            if self._journal.outgrown:
-                await asyncio.get_running_loop().run_in_executor(None, self._compact, self._lap_record())
+                await self._flush_changes()
+            finally:
+                if self._flush_fails:
+                    self.records.doubt_changes()
+
+    async def _flush_changes(self) -> None:
+        if self._flush_fails:  # it is asked before the rows are made: a disk that is gone costs next to nothing
+            await self._flush_volume()
+        # Rows as they are now: all of them name data that the flush below covers, later ones may not.
+        rows, mark = self.records.take_changes(), self.allocator.pending()
+        try:
+            await self._flush_volume()
+            if len(rows):
+                self._journal.append([Record(_ROWS, rows.tobytes())])
+                await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
+        except BaseException:
+            self.records.put_back(rows)
+            raise
+        self.allocator.settle(mark)
+        if self._journal.outgrown:
+            await asyncio.get_running_loop().run_in_executor(None, self._compact, self._lap_record())
 
     def _compact(self, lap: Record) -> None:
         """Replaces the journal by what it says: not by what memory says, where rows may name data that no flush covers."""
@@ -234,6 +254,7 @@ class LocalStore:
     async def _flush_volume(self) -> None:
         self._flush_fails = True
         if failed := await self._volume.flush():
+            self._failed_flushes += 1
             raise failed
         self._flush_fails = False
 
@@ -262,6 +283,10 @@ class LocalStore:
             "freed": allocator.freed,
             "lap": allocator.lap,
         }
+
+
+def _new_epoch() -> int:
+    return int.from_bytes(os.urandom(7), "little") | 1
 
 
 def _replay(records: Iterable[Record], ledger: Ledger) -> int:

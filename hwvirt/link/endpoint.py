@@ -133,6 +133,11 @@ class Endpoint:
         await self._transport.close()
         self._set_state(LinkState.DOWN)
 
+    def renew(self, why: str) -> None:
+        """Ends the session, if there is one; as after a loss of the link another one begins."""
+        if self._live is not None:
+            self._live.end(LinkDown(why))
+
     def request(self, message: Request, reply_bytes: int = 0) -> asyncio.Future[Reply]:
         """Asks the peer; requests leave in the order of the calls, as soon as the peer's credit covers them.
 

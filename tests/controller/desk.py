@@ -12,9 +12,10 @@ from hwvirt.controller.correlation import CorrelationMap
 from hwvirt.controller.journal import Journal
 from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.map_journal import MapJournal
+from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State
-from hwvirt.controller.store import LocalStore
+from hwvirt.controller.store import SEND_AGAIN, LocalStore
 from hwvirt.disk.file import FileVolume
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.scsi.volume import Extent, Residency, Write
@@ -84,6 +85,19 @@ class Desk:
         self.ledger_journal.close()
         os.close(self.first_fd)
         os.close(self.second_fd)
+
+    async def mend(self) -> None:
+        """What a new session of the link does when the store has a new epoch."""
+        rows = await durable_ledger(self.volume, self.store)
+        reconcile(self.volume, await send_again(self.volume, self.store, rows))
+
+    async def flush_again(self) -> None:
+        """A flush after one that the second disk has failed: the store asks for what it may have lost, and gets it."""
+        failed = await self.volume.flush()
+        assert failed is not None
+        assert failed.sense == SEND_AGAIN
+        await self.mend()
+        await self.flush()
 
     # What a host does, one request at a time.
 

@@ -12,7 +12,6 @@ import pytest
 from hwvirt.controller.correlation import CorrelationMap
 from hwvirt.controller.journal import Journal, Record
 from hwvirt.controller.map_journal import MapJournal
-from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 from hwvirt.controller.states import State
 from hwvirt.link.messages import Placement
 from hwvirt.scsi.sense import INTERNAL_TARGET_FAILURE, CheckCondition
@@ -29,8 +28,7 @@ async def restart_store(desk: Desk) -> None:
     desk.ledger_journal.close()
     desk.start_b()
     desk.volume.store = desk.store
-    rows = await durable_ledger(desk.volume, desk.store)
-    reconcile(desk.volume, await send_again(desk.volume, desk.store, rows))
+    await desk.mend()
 
 
 def durable_map(desk: Desk) -> CorrelationMap:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -162,3 +163,25 @@ def test_bad_record_that_was_written_whole_is_no_torn_tail(tmp_path: Path) -> No
     with pytest.raises(StateError, match=r"j\.journal: bad record at offset 35\. Restore the state directory"):
         list(journal.stored())
     journal.close()
+
+
+def test_what_a_failed_sync_has_lost_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux does it: the error is told once, and the pages are clean again, whatever is on the disk."""
+    journal = journal_of(tmp_path, b"first")
+    size = journal.size_bytes
+    sync = os.fdatasync
+
+    def lose(descriptor: int) -> None:
+        os.pwrite(descriptor, bytes(journal.size_bytes - size), size)
+        raise OSError(errno.EIO, "Input/output error")
+
+    journal.append([Record(1, b"second")])
+    monkeypatch.setattr(os, "fdatasync", lose)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            journal.sync()
+    journal.append([Record(1, b"third"), Record(1, b"fourth")])
+    monkeypatch.setattr(os, "fdatasync", sync)
+    journal.sync()
+    journal.close()
+    assert stored(tmp_path) == [(1, b"first"), (1, b"second"), (1, b"third"), (1, b"fourth")]

@@ -79,7 +79,7 @@ def test_a_flush_is_store_then_map_and_a_failed_one_of_the_store_fails_it(tmp_pa
         failed = await desk.volume.write([Write(3, [bytes(BLOCK)])], Durability.DURABLE)
         assert failed[0] is not None
         desk.second.flush_failure = None
-        await desk.flush()
+        await desk.flush_again()
         assert desk.map_journal.size_bytes > size
         assert desk.volume.unflushed.size_bytes == 0
 
