@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-__all__ = ["on_end_of_input", "on_stop", "stop_signals"]
+__all__ = ["on_end_of_input", "on_stop", "stop_signals", "stops_interrupt"]
 
 _MOST_BYTES = 4096
 
@@ -16,6 +18,21 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     """The signals that tell it. SIGHUP stays ignored where it is: nohup(1) wishes so."""
     usual = (signal.SIGINT, signal.SIGTERM)
     return usual if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*usual, signal.SIGHUP)
+
+
+@contextmanager
+def stops_interrupt() -> Iterator[None]:
+    """Each such signal raises KeyboardInterrupt inside. For the main thread."""
+    former = {number: signal.signal(number, _interrupt) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def on_stop(stop: Callable[[], object]) -> None:

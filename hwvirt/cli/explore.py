@@ -9,6 +9,7 @@ import typer
 from hwvirt.blame import suggestion
 from hwvirt.cli.arguments import JsonFlag
 from hwvirt.errors import ExitCode, UsageError
+from hwvirt.stopping import stops_interrupt
 
 if TYPE_CHECKING:
     from hwvirt.rig.explore.scenario import Scenario
@@ -40,7 +41,7 @@ def explore(
     outcomes: dict[str, Outcome] = {}
     present = show_json if json else show
     try:
-        with Progress() as progress:
+        with stops_interrupt(), Progress() as progress:
             for scenario in chosen:
 
                 def tell(outcome: Outcome) -> None:

@@ -123,13 +123,14 @@ def test_scenario_that_is_named_twice_is_explored_once(capsys: pytest.CaptureFix
     assert len(json.loads(capsys.readouterr().out)["scenarios"]) == 1
 
 
-def test_interruption_shows_what_was_found_so_far() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_shows_what_was_found_so_far(number: signal.Signals) -> None:
     program = (PROGRAM[0], "-c", f"{SHOUTING}; {PROGRAM[2]}", "explore", "write-path", "--json")
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             assert process.stderr.readline() == "write-path\n"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
