@@ -25,9 +25,10 @@ from hwvirt.controller.correlation import CorrelationMap
 from hwvirt.controller.journal import Journal
 from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.map_journal import MapJournal
+from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.states import State
-from hwvirt.controller.store import LocalStore
+from hwvirt.controller.store import SEND_AGAIN, LocalStore
 from hwvirt.disk.discovery.place import Place
 from hwvirt.disk.discovery.removable import RemovableDisk
 from hwvirt.disk.faulty import Rule
@@ -37,7 +38,7 @@ from hwvirt.lab.disks import GuestDisk, ScsiDebug, make
 from hwvirt.lab.tcmu import ServedDisk, Tcmu, serve
 from hwvirt.scsi.cdb import read_16, synchronize_cache_16, unmap, write_16
 from hwvirt.scsi.command import Command, Completion
-from hwvirt.scsi.sense import decode_sense
+from hwvirt.scsi.sense import CheckCondition, decode_sense
 from hwvirt.scsi.server.device import DeviceServer
 from hwvirt.scsi.status import Status
 from hwvirt.scsi.volume import Extent
@@ -89,6 +90,21 @@ class Impatient(SgDisk):
 
     def execute(self, command: Command, deadline: Deadline) -> Completion:
         return super().execute(command, Deadline.after(min(deadline.remaining, PATIENCE_S)))
+
+
+class MendedStore(LocalStore):
+    """A store that gets what it asks for as it does over a link, where a new session begins and mends the volume."""
+
+    mends: RedirectVolume
+
+    async def flush(self, volume: int) -> int:
+        try:
+            return await super().flush(volume)
+        except CheckCondition as error:
+            if error.sense != SEND_AGAIN:
+                raise
+        reconcile(self.mends, await send_again(self.mends, self, await durable_ledger(self.mends, self)))
+        return await super().flush(volume)
 
 
 class Host:
@@ -204,9 +220,10 @@ async def play(row: Row, bench: Bench) -> list[str]:
         ledger, journal = Journal(folder, "ledger"), Journal(folder, "map-0")
         stack.callback(ledger.close)
         stack.callback(journal.close)
-        store = LocalStore(volumes[Side.SECOND], ledger, trace)
+        store = MendedStore(volumes[Side.SECOND], ledger, trace)
         correlation = CorrelationMap(FIRST.blocks)
         redirect = RedirectVolume(0, volumes[Side.FIRST], store, MapJournal(journal, correlation), correlation)
+        store.mends = redirect
         lifecycle = Lifecycle(redirect, trace)
         lifecycle.load()
         await lifecycle.start(row.state)
