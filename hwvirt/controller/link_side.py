@@ -12,7 +12,7 @@ import msgspec
 from hwvirt.controller.config import LinkConfig
 from hwvirt.controller.link_store import LinkStore
 from hwvirt.controller.patience import PatientLink
-from hwvirt.controller.recovery import durable_ledger, reconcile, send_again
+from hwvirt.controller.recovery import RESTORE_IT, durable_ledger, reconcile, send_again
 from hwvirt.controller.redirect import RedirectVolume
 from hwvirt.controller.service import Answering, Service
 from hwvirt.controller.store import SEND_AGAIN
@@ -154,7 +154,7 @@ class LinkSide:
         if isinstance(reply, Refused):
             raise PeerError(
                 f"controller {self._config.peer} refuses volume {number}: {reply.reason}.",
-                next_step=_NEXT_STEPS.get(reply.sense, "Restore its state directory, or discard the redirection."),
+                next_step=_NEXT_STEPS.get(reply.sense, RESTORE_IT),
             )
         if not isinstance(reply, Attached):
             raise PeerError(f"controller {self._config.peer} answered Attach with {type(reply).__name__}.")

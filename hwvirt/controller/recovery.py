@@ -19,8 +19,12 @@ from hwvirt.controller.unflushed import Sent
 from hwvirt.errors import StateError
 from hwvirt.link.messages import Placement
 
-__all__ = ["durable_ledger", "reconcile", "send_again"]
+__all__ = ["RESTORE_IT", "durable_ledger", "reconcile", "send_again"]
 
+RESTORE_IT = (
+    "Restore the second controller's state directory; or give up what was redirected: discard it, or, where this controller "
+    "does not start, remove its own state directory."
+)
 _PORTION = 1 << 18
 
 
@@ -137,7 +141,7 @@ def _refuse_dangling(volume: RedirectVolume, named: Columns) -> None:
         raise StateError(
             f"volume {volume.number}: the ledger of the second controller lacks {count} positions that the map names, "
             f"first at LBA {np.argmax(lost)}.",
-            next_step="Restore the second controller's state directory, or discard the redirection.",
+            next_step=RESTORE_IT,
         )
 
 

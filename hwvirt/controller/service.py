@@ -35,6 +35,7 @@ from hwvirt.link.messages import (
     Refused,
     Reply,
     Request,
+    Slice,
     Unmap,
     Write,
     Written,
@@ -88,6 +89,7 @@ class Service:
         self._one_ended = asyncio.Event()
         self._peer_boot = 0
         self._repeats: dict[int, Repeats] = {}
+        self._attached: dict[int, int] = {}  # volume → its blocks
         self._room = ReplyRoom(REPLIES_BYTES)
 
     def session_began(self, boot_epoch: int) -> None:
@@ -173,26 +175,33 @@ class Service:
             return Refused(LOGICAL_UNIT_NOT_SUPPORTED, reason="this controller has no store")
         match message:
             case Write(volume, settled, slices, data, digests):
+                _refuse_beyond(self._attached.get(volume), slices)
                 store.settled(volume, settled)
                 return Written(store.epoch, await store.write(volume, slices, data, digests))
             case Read(_, placements):
                 return await _read(store, placements)
             case Unmap(volume, slices):
+                _refuse_beyond(self._attached.get(volume), slices)
                 await store.unmap(volume, slices)
                 return Done()
             case Flush(volume):
                 return Flushed(await store.flush(volume))
             case Free(volume, placements):
+                _refuse_beyond(store.allocator.capacity, placements)
                 await store.free(volume, placements)
                 return Done()
             case Query(volume, after, limit):
                 rows, following = store.records.page(volume, after, _rows(limit))
                 return LedgerPage((rows.tobytes(),), following)
             case Drop(volume, lba, blocks):
+                _refuse_beyond(self._attached.get(volume), [Extent(lba, blocks)])
                 await store.drop(volume, Extent(lba, blocks))
                 return Done()
-            case Attach():
-                return _attach(store, message)
+            case Attach(volume, blocks):
+                reply = _attach(store, message)
+                if isinstance(reply, Attached):
+                    self._attached[volume] = blocks
+                return reply
 
     async def _execute(self, message: Execute) -> Reply:
         unit = self._units.get(message.lun)
@@ -207,6 +216,12 @@ class Service:
 
 def _rows(limit: int) -> int:
     return max(1, min(limit, _MOST_ROWS))
+
+
+def _refuse_beyond(most: int | None, runs: Sequence[Slice | Placement | Extent]) -> None:
+    """Raises CheckCondition for a run that ends behind so many blocks. None: nobody knows how many there are."""
+    if most is not None and any(run.lba + run.blocks > most for run in runs):
+        raise CheckCondition(INVALID_FIELD_IN_PARAMETER_LIST)
 
 
 def _attach(store: LocalStore, message: Attach) -> Reply:

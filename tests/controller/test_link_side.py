@@ -126,7 +126,8 @@ def test_a_second_controller_that_lost_its_ledger_refuses(tmp_path: Path) -> Non
                 await desk.start_a_side()
             assert str(caught.value) == (
                 "controller b refuses volume 0: the ledger ends at sequence 0, the map of volume 0 at 1: the ledger is lost "
-                "or another one. Restore its state directory, or discard the redirection."
+                "or another one. Restore the second controller's state directory; or give up what was redirected: discard "
+                "it, or, where this controller does not start, remove its own state directory."
             )
         finally:
             await desk.stop()

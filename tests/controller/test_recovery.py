@@ -139,7 +139,8 @@ def test_map_whose_positions_the_ledger_lacks_is_refused() -> None:
         volume.reconcile(live_rows([(3, 1, Placement(5, 1, 1)), (5, 1, Placement(7, 2, 1)), (6, 1, Placement(8, 1, 1))]))
     assert str(caught.value) == (
         "volume 0: the ledger of the second controller lacks 2 positions that the map names, first at LBA 4. "
-        "Restore the second controller's state directory, or discard the redirection."
+        "Restore the second controller's state directory; or give up what was redirected: discard it, or, where this "
+            "controller does not start, remove its own state directory."
     )
 
 

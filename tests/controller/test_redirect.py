@@ -143,7 +143,8 @@ def test_a_map_whose_ledger_is_lost_is_not_served(tmp_path: Path) -> None:
             await desk.crash_a()
         assert str(caught.value) == (
             "volume 0: the ledger of the second controller lacks 2 positions that the map names, first at LBA 10. "
-            "Restore the second controller's state directory, or discard the redirection."
+            "Restore the second controller's state directory; or give up what was redirected: discard it, or, where this "
+            "controller does not start, remove its own state directory."
         )
 
     on_desk(tmp_path, story)

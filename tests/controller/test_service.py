@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +181,31 @@ def test_a_page_of_the_ledger_is_never_empty_nor_larger_than_is_sensible(tmp_pat
 
 def test_one_reply_always_fits() -> None:
     assert REPLY_BYTES <= REPLIES_BYTES == ReplyRoom(REPLIES_BYTES).most_bytes
+
+
+_NOT_A_LBA = 1 << 63
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        m.Write(3, 0, [m.Slice(0, 1, 1), m.Slice(40, 1, 1)], (bytes(2 * BLOCK),), array("I", [0, 0])),
+        m.Unmap(3, [m.Slice(_NOT_A_LBA, 1, 2)]),
+        m.Drop(3, 0, 41),
+        m.Free(3, [m.Placement(95, 1, 2)]),
+        m.Free(3, [m.Placement(_NOT_A_LBA, 1, 1)]),
+    ],
+    ids=lambda request: f"{type(request).__name__}",
+)
+def test_what_lies_beyond_volume_or_store_is_refused_and_changes_nothing(tmp_path: Path, request_: m.Request) -> None:
+    async def story(desk: Desk) -> None:
+        service, peer = Service(desk.store, {}, desk.trace), Slow()
+        service.on_request(m.Attach(3, 40, BLOCK, 0), peer)
+        service.on_request(request_, peer)
+        assert peer.replies[1:] == [m.Refused(INVALID_FIELD_IN_PARAMETER_LIST)]
+        assert len(desk.store.records.rows()) == 0
+        assert desk.second.changes == 0
+        service.on_request(m.Unmap(3, [m.Slice(39, 1, 1)]), peer)
+        assert peer.replies[2:] == [m.Done()]
+
+    on_desk(tmp_path, story)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hwvirt.controller.recovery import RESTORE_IT
 from hwvirt.errors import ExitCode
 from hwvirt.rig import bench
 from hwvirt.rig.disks import BenchDisk
@@ -230,10 +231,10 @@ def test_map_that_is_durable_before_the_store_ends_with_a_refusal_and_never_with
     ran = run(text, tmp_path, program=mutant_program("flush_not_sent"), insert=[(4, PowerCut())])
     assert (ran.code, ran.report["verdict"]) == (ExitCode.INFRASTRUCTURE, "infrastructure")
     ends = r"controller b refuses volume 0: the ledger ends at sequence (\d+), the map of volume 0 at (\d+): "
-    ends += r"the ledger is lost or another one\. Restore its state directory, or discard the redirection\. "
+    ends += rf"the ledger is lost or another one\. {re.escape(RESTORE_IT)} "
     # Where the newest change happens to be in the ledger (it is made durable at each lap of the store) older ones are not.
     lacks = r"volume 0: the ledger of the second controller lacks \d+ positions that the map names, first at LBA \d+\. "
-    lacks += r"Restore the second controller's state directory, or discard the redirection\. "
+    lacks += f"{re.escape(RESTORE_IT)} "
     told = " ".join(ran.report["reasons"])
     found = re.search(ends, told)
     assert int(found[1]) < int(found[2]) if found else re.search(lacks, told)
