@@ -200,14 +200,16 @@ class _Direct:
 
 def _described(config: LinkConfig) -> EthernetLink | SerialLink:
     role = Role.LISTEN if config.role == "listen" else Role.CONNECT
-    secret = _read_secret(Path(config.secret_file))
+    secret, timing = _read_secret(Path(config.secret_file)), _timing(config.stall_s)
     if config.serial is None:
         assert config.host is not None
         assert config.port is not None
         tls = TlsFiles(*map(Path, msgspec.structs.astuple(config.tls))) if config.tls else None
-        return EthernetLink(role, config.host, config.port, secret, timing=_timing(config.stall_s), tls=tls)
+        return EthernetLink(role, config.host, config.port, secret, timing=timing, tls=tls)
     line = config.serial
-    return SerialLink(role, line.device, line.baud, secret, line.flow, line.receive_buffer_bytes, line.compression)
+    return SerialLink(
+        role, line.device, line.baud, secret, line.flow, line.receive_buffer_bytes, line.compression, timing=timing
+    )
 
 
 def _timing(stall_s: float) -> LinkTiming:

@@ -9,19 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.controller.config import LinkConfig
+from hwvirt.controller.config import LinkConfig, LinkRole, SerialConfig
 from hwvirt.controller.link_side import LinkSide
 from hwvirt.controller.patience import PatientLink
+from hwvirt.controller.service import Service
 from hwvirt.digest import block_digests
 from hwvirt.errors import LocalLinkError, PeerError
 from hwvirt.link.config import LinkTiming
 from hwvirt.link.messages import Reply, Request, Slice, Write, Written
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.trace import Trace
+from tests.link.serial.cable import PtyCable
 
 from .desk import BLOCK, Desk
 
 PEER_BOOT = 2
+BAUD = 1_000_000
 
 
 def _write(volume: int, sequence: int) -> Write:
@@ -85,17 +88,48 @@ def test_silence_that_ended_the_session_counts_as_time_without_a_link() -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("serial", [None, SerialConfig("/dev/ttyS0", 115_200)], ids=["ethernet", "serial"])
 @pytest.mark.parametrize(("stall_s", "silence_s"), [(0.0, 1.0), (0.5, 1.0), (2.0, 2.0), (5.0, 5.0), (30.0, 5.0)])
-def test_who_waits_for_a_short_time_hears_of_silence_in_time(tmp_path: Path, stall_s: float, silence_s: float) -> None:
+def test_who_waits_for_a_short_time_hears_of_silence_in_time(
+    tmp_path: Path, stall_s: float, silence_s: float, serial: SerialConfig | None
+) -> None:
     secret = tmp_path / "secret"
     secret.write_text("the secret")
-    config = LinkConfig("connect", "b", str(secret), "127.0.0.1", 7001, stall_s=stall_s)
+    host, port = (None, None) if serial else ("127.0.0.1", 7001)
+    config = LinkConfig("connect", "b", str(secret), host, port, serial=serial, stall_s=stall_s)
 
     async def story() -> LinkTiming:
         return LinkSide("a", config, 1, Trace("a")).endpoint._link.timing
 
     timing = asyncio.run(story())
     assert (timing.silence_s, timing.ping_s) == (silence_s, silence_s / 5)
+
+
+def test_a_serial_line_that_falls_silent_is_down_after_the_stall(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the secret")
+
+    def side(name: str, role: LinkRole, device: str) -> LinkSide:
+        peer = "b" if name == "a" else "a"
+        serial = SerialConfig(device, BAUD)
+        return LinkSide(name, LinkConfig(role, peer, str(secret), serial=serial, stall_s=1.0), 1, Trace(name))
+
+    async def story() -> str:
+        a, b = side("a", "connect", cable.devices[0]), side("b", "listen", cable.devices[1])
+        down = asyncio.get_running_loop().create_future()
+        a._trace.subscribe(lambda told: down.set_result(told) if told.name == "link.down" and not down.done() else None)
+        try:
+            for one in (a, b):
+                await one.start({}, Service(None, {}, one._trace))
+            await asyncio.gather(a.wait_up(), b.wait_up())
+            cable.up = False
+            async with asyncio.timeout(30):
+                return str((await down).fields["reason"])
+        finally:
+            await asyncio.gather(a.close(), b.close())
+
+    with PtyCable(BAUD) as cable:
+        assert asyncio.run(story()).startswith(f"link: {cable.devices[0]} was silent for 1 s.")
 
 
 def test_a_write_of_one_volume_that_waits_for_long_keeps_nothing_of_another(tmp_path: Path) -> None:
