@@ -53,4 +53,7 @@ def _mode(lun: LunSpec) -> str:
 
 def _link(link: LinkSpec) -> str:
     stall = f"stall {format_duration(link.stall_s)}"
-    return f"link Ethernet, {stall}" if isinstance(link, Ethernet) else f"link serial at {link.baud} baud, {stall}"
+    if isinstance(link, Ethernet):
+        return f"link Ethernet, {stall}"
+    ends = f" from {' to '.join(link.devices.values())}" if link.devices else ""
+    return f"link serial at {link.baud} baud{ends}, {stall}"

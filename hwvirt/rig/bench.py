@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from hwvirt.controller.config import SerialConfig, TlsConfig
-from hwvirt.errors import ControllerError
+from hwvirt.errors import ControllerError, InfrastructureError
 from hwvirt.rig.cable import TcpCable, cable_of
 from hwvirt.rig.certificates import papers_of
 from hwvirt.rig.configure import Places, configure, dialler
@@ -91,6 +91,7 @@ class Bench:
             disk = self.disks[name] = prepare_disk(self.rig, name, self.folder, made)
             if disk.admitted is not None:
                 self.trace.emit("disk.admitted", disk=name, node=disk.path, identity=str(disk.admitted.identity))
+        _refuse_missing_devices(self.rig)
         port = _free_port()
         self.cable = serial_cable_of(self.rig, dialler(self.rig)) or cable_of(self.rig, dialler(self.rig), port)
         if self.cable is not None:
@@ -130,8 +131,11 @@ class Bench:
 
     def _link_place(self, name: str, port: int) -> tuple[str, int] | SerialConfig:
         if isinstance(self.rig.link, Serial):
+            link = self.rig.link
+            if link.devices is not None:
+                return SerialConfig(link.devices[name], link.baud, link.flow, compression=link.compression)
             assert isinstance(self.cable, SerialCable)
-            return SerialConfig(self.cable.devices[name], self.rig.link.baud, receive_buffer_bytes=_PTY_BYTES)
+            return SerialConfig(self.cable.devices[name], link.baud, link.flow, _PTY_BYTES, link.compression)
         relayed = isinstance(self.cable, TcpCable) and name == dialler(self.rig)
         return "127.0.0.1", self.cable.port if relayed and isinstance(self.cable, TcpCable) else port
 
@@ -265,6 +269,17 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
         await _ends(process, _KILL_S)
+
+
+def _refuse_missing_devices(rig: Rig) -> None:
+    """A controller that waits for its peer cannot know that it is the peer whose device is not there."""
+    devices = rig.link.devices if isinstance(rig.link, Serial) else None
+    for name, device in (devices or {}).items():
+        if "://" not in device and not Path(device).exists():
+            raise InfrastructureError(
+                f"link: there is no {device} for controller {name}.",
+                next_step="Correct `devices` of the link, or connect the adapter.",
+            )
 
 
 def _free_port() -> int:

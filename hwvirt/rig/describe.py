@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any, TextIO
 
 from hwvirt.disk.guard.admit import admit
-from hwvirt.rig.file.model import DiskSpec, Ethernet, Forward, Frozen, LoopSpec, Redirect, Rig, SgSpec
+from hwvirt.rig.file.model import DiskSpec, Ethernet, Forward, Frozen, LoopSpec, Redirect, Rig, Serial, SgSpec
 from hwvirt.rig.file.scenario import Judge, Step, Workload
 from hwvirt.rig.steps import name_of
 from hwvirt.units import format_size
@@ -90,6 +90,9 @@ def print_dry_run(rig: Rig, out: TextIO) -> None:
                 print(f"would use disk {name}: {identity}, blocks {lba} to {lba + blocks - 1}, {size}", file=out)
             else:
                 print(f"would make disk {name}: {size}", file=out)
+    devices = rig.link.devices if isinstance(rig.link, Serial) else None
+    for name, device in (devices or {}).items():
+        print(f"would use {device} as the end of the serial line at controller {name}", file=out)
     for name, controller in locked(rig)["controllers"].items():
         print(f"would start controller {name} on disk {controller['disk']}", file=out)
         for number, words in controller["luns"].items():

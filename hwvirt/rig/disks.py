@@ -17,7 +17,7 @@ from hwvirt.disk.witness import Record, read_witness
 from hwvirt.errors import InfrastructureError
 from hwvirt.lab.disks import Cache, ScsiDebug, Spec, TcmLoop, make
 from hwvirt.lab.tcmu import Tcmu, serve
-from hwvirt.rig.file.model import Backing, DiskSpec, LoopNode, Rig, ScsiDebugSpec, SgSpec, TcmLoopSpec, TcmuSpec
+from hwvirt.rig.file.model import Backing, DiskSpec, LabDisk, LoopNode, Rig, ScsiDebugSpec, SgSpec, TcmuSpec
 from hwvirt.scsi.volume import Access
 
 __all__ = ["BenchDisk", "guest_spec", "needs_lab", "prepare_disk", "volatile_backing"]
@@ -52,7 +52,7 @@ class BenchDisk:
 
 def needs_lab(rig: Rig) -> bool:
     """Whether the rig has disks that only a kernel of the lab is asked to make."""
-    return any(isinstance(disk, ScsiDebugSpec | TcmLoopSpec | TcmuSpec) for disk in rig.disks.values())
+    return any(isinstance(disk, LabDisk) for disk in rig.disks.values())
 
 
 def volatile_backing(name: str) -> str:
@@ -67,7 +67,7 @@ def prepare_disk(rig: Rig, name: str, folder: Path, stack: ExitStack) -> BenchDi
     """
     spec = rig.disks[name]
     witness = folder / f"{name}.witness"
-    if isinstance(spec, ScsiDebugSpec | TcmLoopSpec | TcmuSpec):
+    if isinstance(spec, LabDisk):
         wanted = guest_spec(name, spec, folder, stack)
         made = stack.enter_context(serve(wanted)).disk if isinstance(wanted, Tcmu) else stack.enter_context(make(wanted))
         return BenchDisk("sg", made.sg, made.block_bytes, witness)
@@ -98,7 +98,7 @@ def guest_spec(
     environment names it (`volatile_backing`).
     Raises InfrastructureError for a disk that no guest makes.
     """
-    if not isinstance(spec, ScsiDebugSpec | TcmLoopSpec | TcmuSpec):
+    if not isinstance(spec, LabDisk):
         raise InfrastructureError(f"disk {name}: a kernel of the lab makes scsi-debug, tcm-loop and tcmu disks only.")
     if isinstance(spec, TcmuSpec):
         return Tcmu(name, spec.size_bytes, spec.block_bytes, rules=spec.faults)

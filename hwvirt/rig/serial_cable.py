@@ -23,8 +23,8 @@ _AHEAD_S = 0.02
 
 
 def serial_cable_of(rig: Rig, dialler: str) -> SerialCable | None:
-    """The line of a rig whose link is a serial one; for the running asyncio loop."""
-    if not isinstance(rig.link, Serial):
+    """The line of a rig whose link is a serial one without devices of its own; for the running asyncio loop."""
+    if not isinstance(rig.link, Serial) or rig.link.devices is not None:
         return None
     (listener,) = (name for name in rig.controllers if name != dialler)
     return SerialCable(dialler, listener, strikes_of(rig), rig.seed, rig.link.baud)

@@ -92,7 +92,8 @@ def _link(rig: Rig) -> DirectEthernet | EthernetCable | SerialCable:
 def _link_place(rig: Rig, ends: Mapping[str, CableEnd]) -> tuple[str, int] | SerialConfig:
     """Where the controllers find their link: one listens there, the other one connects to it."""
     if isinstance(rig.link, Serial):
-        return SerialConfig(_LINE, rig.link.baud)  # its default buffer is what a guest's line stands
+        # Its default buffer is what a guest's line stands.
+        return SerialConfig(_LINE, rig.link.baud, rig.link.flow, compression=rig.link.compression)
     (listener,) = (end for name, end in ends.items() if name != dialler(rig))
     assert isinstance(listener, EthernetEnd)
     return listener.ip, _LINK_PORT

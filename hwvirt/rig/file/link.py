@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from hwvirt.link.config import TlsFiles
+from hwvirt.link.config import Compression, Flow, TlsFiles
 from hwvirt.link.faults import FAULTS, SEALED, Extent, FaultKind, LinkFault
 from hwvirt.rig.file.item import Item
-from hwvirt.rig.file.model import Ethernet, Kernels, LinkSpec, Rig, Serial, TlsSpec
+from hwvirt.rig.file.model import DiskSpec, Ethernet, Kernels, LabDisk, LinkSpec, Rig, Serial, TlsSpec
 from hwvirt.rig.file.scenario import StrikeLink
 
 __all__ = ["DEFAULT_LINK", "parse_link", "parse_strike"]
@@ -26,16 +27,45 @@ _MOST_STRUCK_BYTES = 1 << 20
 DEFAULT_LINK = Ethernet(_DEFAULT_STALL_S)
 
 
-def parse_link(item: Item, controllers: Collection[str]) -> LinkSpec:
+def parse_link(item: Item, controllers: Collection[str], disks: Mapping[str, DiskSpec]) -> LinkSpec:
     """The second path between these controllers, with the faults that stand on it all the time."""
     kind, value, _ = item.choice(("ethernet", "serial"))
     if kind == "serial":
-        found = value.fields((), ("baud", "stall"))
-        return Serial(found["baud"].integer(1, _MOST_BAUD) if "baud" in found else _DEFAULT_BAUD, _stall(found))
+        return _serial(value, controllers, disks)
     found = value.fields((), ("stall", "tls", *(kind.value for kind in _STANDING)))
     standing = [LinkFault(kind, _AMOUNTS[kind](found[kind.value])) for kind in _STANDING if kind.value in found]
     tls = _tls(found["tls"], controllers) if "tls" in found else None
     return Ethernet(_stall(found), tuple(standing), tls)
+
+
+def _serial(item: Item, controllers: Collection[str], disks: Mapping[str, DiskSpec]) -> Serial:
+    found = item.fields((), ("baud", "stall", "flow", "compression", "devices"))
+    baud = found["baud"].integer(1, _MOST_BAUD) if "baud" in found else _DEFAULT_BAUD
+    flow = found["flow"].word(Flow) if "flow" in found else Flow.NONE
+    compression = found["compression"].word(Compression) if "compression" in found else Compression.ZSTD
+    devices = None
+    if "devices" in found:
+        for name, disk in disks.items():
+            if isinstance(disk, LabDisk):
+                raise found["devices"].error(
+                    f"disk {name!r} is one of the lab, whose kernels see no device of this machine",
+                    "Leave `devices` out: between kernels the run lays the line itself.",
+                )
+        devices = _devices(found["devices"], controllers)
+    return Serial(baud, _stall(found), flow, compression, devices)
+
+
+def _devices(item: Item, controllers: Collection[str]) -> Mapping[str, str]:
+    """Whose end of the line is which device of this machine, or which one that this machine reaches."""
+    devices: dict[str, str] = {}
+    for name, device in item.fields(controllers).items():
+        place = device.text()
+        if not place.startswith("/") and "://" not in place:
+            raise device.error(f"{place!r} is no device", "Write it like /dev/ttyUSB0 or rfc2217://HOST:PORT.")
+        if place in devices.values():
+            raise device.error(f"{place!r} is the device of another controller, too", "A line has two ends.")
+        devices[name] = place
+    return MappingProxyType(devices)
 
 
 def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
@@ -47,6 +77,11 @@ def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
         raise link.error(f"{kind!r} needs frames that can be read, and TLS hides them", "Use a link without `tls`.")
     if len(rig.controllers) == 1:
         raise link.error("a rig with one controller has no link")
+    if isinstance(rig.link, Serial) and rig.link.devices is not None:
+        raise link.error(
+            f"{kind!r} needs a line that the run lays itself; nobody here can reach the one between two devices",
+            "Leave `devices` of the link out, or spoil that line by hand.",
+        )
     if fault in SEALED and isinstance(rig.link, Ethernet) and rig.lab.kernels is Kernels.EACH:
         raise link.error(
             f"{kind!r} needs a cable that knows the frames of the link; this one carries Ethernet frames",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hwvirt.disk.faulty import Rule
-from hwvirt.link.config import TlsFiles
+from hwvirt.link.config import Compression, Flow, TlsFiles
 from hwvirt.link.faults import LinkFault
 from hwvirt.rig.file.scenario import Crash, Expectation, Scenario, Workload
 from hwvirt.scsi.volume import Extent
@@ -27,6 +27,7 @@ __all__ = [
     "HostPath",
     "HostSpec",
     "Kernels",
+    "LabDisk",
     "LabSpec",
     "LinkSpec",
     "LoopNode",
@@ -127,7 +128,10 @@ class TcmuSpec:
         return Extent(0, self.size_bytes // self.block_bytes)
 
 
-DiskSpec: TypeAlias = LoopSpec | SgSpec | ScsiDebugSpec | TcmLoopSpec | TcmuSpec
+LabDisk: TypeAlias = ScsiDebugSpec | TcmLoopSpec | TcmuSpec
+"""Disks that only a kernel of the lab is asked to make."""
+
+DiskSpec: TypeAlias = LoopSpec | SgSpec | LabDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +213,16 @@ class Ethernet:
 
 @dataclass(frozen=True, slots=True)
 class Serial:
-    """The second path over a serial line of `baud` bits a second."""
+    """The second path over a serial line of `baud` bits a second.
+
+    `devices`: a tty or a URL of pyserial for each controller, by name. None: the run lays a line of its own.
+    """
 
     baud: int
     stall_s: float
+    flow: Flow = Flow.NONE
+    compression: Compression = Compression.ZSTD
+    devices: Mapping[str, str] | None = None
 
 
 LinkSpec: TypeAlias = Ethernet | Serial

@@ -54,7 +54,7 @@ def parse_rig(text: str, path: Path) -> Rig:
         disks=MappingProxyType(disks),
         controllers=controllers,
         layout=layout,
-        link=parse_link(found["link"], controllers) if "link" in found else DEFAULT_LINK,
+        link=parse_link(found["link"], controllers, disks) if "link" in found else DEFAULT_LINK,
         host=_host(found["host"]) if "host" in found else HostSpec(HostPath.NBD),
         scenarios=(),
         expect=parse_expect(found["expect"]) if "expect" in found else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import threading
@@ -19,7 +20,7 @@ import uvloop
 from hwvirt.digest import block_digests
 from hwvirt.errors import LinkError, LocalLinkError, PeerError
 from hwvirt.link import messages as m
-from hwvirt.link.config import Compression, Identity, LinkTiming, Role, SerialLink
+from hwvirt.link.config import Compression, Flow, Identity, LinkTiming, Role, SerialLink
 from hwvirt.link.endpoint import Endpoint, LinkState
 from hwvirt.link.errors import LinkDown
 from hwvirt.trace import Trace
@@ -54,12 +55,13 @@ class SerialRig(LinkRig):
         timing: LinkTiming = QUICK,
         buffer_bytes: int = ROOMY_BYTES,
         compression: Compression = Compression.ZSTD,
+        flow: Flow = Flow.NONE,
     ) -> Endpoint:
         name = "a" if role is Role.CONNECT else "b"
         trace = Trace(name)
         trace.subscribe(self.events.append)
         link = SerialLink(
-            role, device, baud, secret, receive_buffer_bytes=buffer_bytes, compression=compression, timing=timing
+            role, device, baud, secret, flow, receive_buffer_bytes=buffer_bytes, compression=compression, timing=timing
         )
         endpoint = Endpoint(Identity(name, len(self._endpoints) + 1), link, trace)
         endpoint.on_request = echo
@@ -295,6 +297,24 @@ def test_line_on_which_nobody_answers_says_so() -> None:
 
     with PtyCable(FAST) as cable:
         play_serial(story)
+
+
+@pytest.mark.parametrize("flow", list(Flow))
+@pytest.mark.parametrize("device", ["/dev/ttyS99", "rfc2217://127.0.0.1:1"])
+def test_flow_control_is_what_pyserial_is_asked_for(monkeypatch: pytest.MonkeyPatch, flow: Flow, device: str) -> None:
+    asked: list[tuple[str, int, bool]] = []
+
+    def serial_for_url(url: str, baud: int, *, rtscts: bool, **_: object) -> None:
+        asked.append((url, baud, rtscts))
+        raise FileNotFoundError(errno.ENOENT, "there is none")
+
+    async def story(rig: SerialRig) -> None:
+        await rig.end(Role.CONNECT, device, 9600, flow=flow)
+        await until(lambda: bool(asked))
+
+    monkeypatch.setattr("hwvirt.link.serial.tty.serial.serial_for_url", serial_for_url)
+    play_serial(story)
+    assert set(asked) == {(device, 9600, flow is Flow.RTSCTS)}
 
 
 def test_peer_without_the_secret_is_refused() -> None:

@@ -377,7 +377,7 @@ MISTAKES = {
     "TLS on a serial line": (
         "{ethernet: {stall: 30s}}",
         "{serial: {tls: generated}}",
-        "9:17: link.serial: unknown key 'tls'. Known: baud, stall.",
+        "9:17: link.serial: unknown key 'tls'. Known: baud, stall, flow, compression, devices.",
     ),
     "host path that does not exist": ("path: nbd", "path: nbt", "10:14: host.path: unknown word 'nbt'. Did you mean 'nbd'?"),
     "scenario without steps": (
