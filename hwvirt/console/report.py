@@ -12,6 +12,7 @@ __all__ = [
     "ControllerReport",
     "Counters",
     "DiskReport",
+    "LineReport",
     "LinkReport",
     "LunReport",
     "Percentiles",
@@ -72,8 +73,15 @@ class LunReport(msgspec.Struct, frozen=True):
         return self.state or self.mode
 
 
+class LineReport(msgspec.Struct, frozen=True):
+    """One end of a serial line, below the link."""
+
+    resent_segments: int = 0
+    damaged_frames: int = 0
+
+
 class LinkReport(msgspec.Struct, frozen=True):
-    """One end of the link."""
+    """One end of the link; `line`: on a serial line only."""
 
     state: str = ""
     peer: str = ""
@@ -86,6 +94,7 @@ class LinkReport(msgspec.Struct, frozen=True):
     refused: int = 0
     corrupt: int = 0
     in_flight: int = 0
+    line: LineReport | None = None
 
 
 class StoreReport(msgspec.Struct, frozen=True):

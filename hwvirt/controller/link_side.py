@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ class LinkSide:
             "refused": statistics.refused,
             "corrupt": statistics.corrupt,
             "in_flight": statistics.in_flight,
+            "line": asdict(line) if (line := self.endpoint.line) else None,
         }
 
 

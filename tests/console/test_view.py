@@ -87,6 +87,22 @@ def test_the_wide_view_has_panes_side_by_side() -> None:
     assert "4,096 of 16,384 blocks  25%" in text
 
 
+def on_a_line(report: dict[str, Any], **counts: int) -> dict[str, Any]:
+    return report | {"link": report["link"] | {"kind": "serial", "line": {"probes": 1, **counts}}}
+
+
+def test_what_a_serial_line_had_to_mend_stands_beside_what_the_link_refused() -> None:
+    model = ConsoleModel()
+    model.status("a", on_a_line(REPORT_A, damaged_frames=40, resent_segments=2), NOW)
+    model.status("b", on_a_line(REPORT_B, damaged_frames=2, resent_segments=5), NOW)
+    wide = screen(model, 140, 40)
+    for expected in ("corrupt                  3", "damaged                 42", "resent                   7", "epoch "):
+        assert expected in wide, expected
+    assert "1 reconnects  3 refused  3 corrupt  42 damaged  7 resent" in screen(model, 119, 24)
+    assert "1 reconnects  3 refused  3 corrupt\n" in screen(model, 80, 24), "where there is no room the rest is as it was"
+    assert "damaged" not in screen(told_run(), 140, 40), "Ethernet has none"
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_hostile_names_print_literally_and_steer_nothing(width: int, height: int) -> None:
     evil = "[bold]x[/bold]\x1b[2J:skull:"

@@ -43,6 +43,13 @@ def test_what_is_written_is_read_through_the_link_and_the_map_is_one_to_one(tmp_
     on_two_sides(tmp_path, story)
 
 
+def test_a_link_over_ethernet_has_no_line_to_tell_of(tmp_path: Path) -> None:
+    async def story(desk: TwoSides) -> None:
+        assert (desk.side_a.status()["kind"], desk.side_a.status()["line"]) == ("ethernet", None)
+
+    on_two_sides(tmp_path, story)
+
+
 def test_what_the_store_forgot_in_a_restart_is_sent_again(tmp_path: Path) -> None:
     async def story(desk: TwoSides) -> None:
         await desk.write(10, 1)

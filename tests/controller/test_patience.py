@@ -9,22 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.controller.config import LinkConfig, LinkRole, SerialConfig
+from hwvirt.controller.config import LinkConfig, SerialConfig
 from hwvirt.controller.link_side import LinkSide
 from hwvirt.controller.patience import PatientLink
-from hwvirt.controller.service import Service
 from hwvirt.digest import block_digests
 from hwvirt.errors import LocalLinkError, PeerError
 from hwvirt.link.config import LinkTiming
 from hwvirt.link.messages import Reply, Request, Slice, Write, Written
 from hwvirt.scsi.sense import CheckCondition
 from hwvirt.trace import Trace
-from tests.link.serial.cable import PtyCable
 
 from .desk import BLOCK, Desk
 
 PEER_BOOT = 2
-BAUD = 1_000_000
 
 
 def _write(volume: int, sequence: int) -> Write:
@@ -103,33 +100,6 @@ def test_who_waits_for_a_short_time_hears_of_silence_in_time(
 
     timing = asyncio.run(story())
     assert (timing.silence_s, timing.ping_s) == (silence_s, silence_s / 5)
-
-
-def test_a_serial_line_that_falls_silent_is_down_after_the_stall(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("the secret")
-
-    def side(name: str, role: LinkRole, device: str) -> LinkSide:
-        peer = "b" if name == "a" else "a"
-        serial = SerialConfig(device, BAUD)
-        return LinkSide(name, LinkConfig(role, peer, str(secret), serial=serial, stall_s=1.0), 1, Trace(name))
-
-    async def story() -> str:
-        a, b = side("a", "connect", cable.devices[0]), side("b", "listen", cable.devices[1])
-        down = asyncio.get_running_loop().create_future()
-        a._trace.subscribe(lambda told: down.set_result(told) if told.name == "link.down" and not down.done() else None)
-        try:
-            for one in (a, b):
-                await one.start({}, Service(None, {}, one._trace))
-            await asyncio.gather(a.wait_up(), b.wait_up())
-            cable.up = False
-            async with asyncio.timeout(30):
-                return str((await down).fields["reason"])
-        finally:
-            await asyncio.gather(a.close(), b.close())
-
-    with PtyCable(BAUD) as cable:
-        assert asyncio.run(story()).startswith(f"link: {cable.devices[0]} was silent for 1 s.")
 
 
 def test_a_write_of_one_volume_that_waits_for_long_keeps_nothing_of_another(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The second path: what it carries and what it had to refuse. Frames refused and corrupt are told for both ends together."""
+"""The second path: what it carries and what it had to refuse, on a serial line also what that had to mend.
+
+Frames refused, corrupt, damaged and resent are told for both ends together.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,15 @@ def link_line(model: ConsoleModel, now: float, width: int) -> Text:
         return spread(told, Text(), width)
     rates = _rates(model, now)
     traffic = f"  → {_mb(rates, 'sent_bytes')}  ← {_mb(rates, 'received_bytes')} MB/s  {number(ends[0].in_flight)} in flight"
-    counts = Text("  ").join(
-        line((number(count), style or "bold"), (f" {name}", "dim")) for name, count, style in _incidents(ends)
-    )
-    return spread(line(told, traffic), counts, width)
+    left, counts = line(told, traffic), _counts(_incidents(ends))
+    mended = _counts(_mended(ends))
+    if mended and left.cell_len + counts.cell_len + mended.cell_len + 4 <= width:
+        counts = line(counts, "  ", mended)
+    return spread(left, counts, width)
+
+
+def _counts(incidents: list[tuple[str, int, str]]) -> Text:
+    return Text("  ").join(line((number(count), style or "bold"), (f" {name}", "dim")) for name, count, style in incidents)
 
 
 def link_pane(model: ConsoleModel, now: float, width: int, height: int) -> Panel:
@@ -38,15 +46,18 @@ def link_pane(model: ConsoleModel, now: float, width: int, height: int) -> Panel
     if not ends:
         return framed([line(("no end has told of it yet", "dim"))], title, width, height)
     end, rates = ends[0], _rates(model, now)
+    mended = [(name, number(count), style) for name, count, style in _mended(ends)]
+    gap: list[None] = [] if mended else [None]
     facts: list[tuple[str, str, str] | None] = [
         ("kind", end.kind or "-", ""),
         ("round trip", micros(end.rtt_us), "bold"),
         ("→ MB/s", _mb(rates, "sent_bytes"), "bold bright_cyan"),
         ("← MB/s", _mb(rates, "received_bytes"), "bold bright_cyan"),
         ("in flight", number(end.in_flight), ""),
-        None,
+        *gap,
         *((name, number(count), style) for name, count, style in _incidents(ends)),
-        None,
+        *mended,
+        *gap,
         ("epoch", str(end.epoch)[:8], "dim"),
     ]
     inner = width - 4
@@ -77,3 +88,10 @@ def _incidents(ends: list[LinkReport]) -> list[tuple[str, int, str]]:
         ("refused", refused, "yellow" if refused else ""),
         ("corrupt", corrupt, "bold red" if corrupt else ""),
     ]
+
+
+def _mended(ends: list[LinkReport]) -> list[tuple[str, int, str]]:
+    """Of a serial line: what came and was no frame, and what was sent again. Nothing on Ethernet."""
+    lines = [end.line for end in ends if end.line is not None]
+    damaged, resent = sum(each.damaged_frames for each in lines), sum(each.resent_segments for each in lines)
+    return [("damaged", damaged, "yellow" if damaged else ""), ("resent", resent, "")] if lines else []
