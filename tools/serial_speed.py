@@ -29,16 +29,16 @@ from hwvirt.errors import HwvirtError
 from hwvirt.lab.cables import SerialCable
 from hwvirt.lab.kernel import Kernel
 from hwvirt.link import messages as m
+from hwvirt.link.baud import line_s
 from hwvirt.link.config import Identity, Role, SerialLink
 from hwvirt.link.endpoint import Endpoint, Responder
-from hwvirt.rig import serial_cable
+from hwvirt.rig.pty_line import PtyLine
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
 BLOCK = 4096
 DEPTH = 8
 SECRET = b"measured"
-BITS = 10  # of a byte on the line, 8N1
 UP_S = 60.0
 LAB_BAUD, PTY_BAUD = 115_200, 3_000_000
 PTY_BYTES = 3400
@@ -71,7 +71,7 @@ async def seconds_for(endpoint: Endpoint, blocks: list[bytes], depth: int) -> fl
 
 async def measure(endpoint: Endpoint, baud: int, rounds: int) -> dict[str, float]:
     """Payload as a share of the line rate, by what is written; and time beside line time of one write."""
-    chance, byte_s = random.Random(1), BITS / baud
+    chance, byte_s = random.Random(1), line_s(1, baud)
     text = [(WORDS[number % 70 :] + WORDS * 60)[:BLOCK] for number in range(100)]
     many = max(24, baud // 12_000)
     payloads: dict[str, Callable[[], list[bytes]]] = {
@@ -141,7 +141,7 @@ async def line_of(process: asyncio.subprocess.Process) -> bytes:
 
 async def between_ptys(rounds: int) -> dict[str, float]:
     """Two ptys behind a cable that lets through what the line does."""
-    cable = serial_cable.SerialCable("a", "b", (), 1, PTY_BAUD)
+    cable = PtyLine("a", "b", (), 1, PTY_BAUD)
     await cable.start()
     ends: list[asyncio.subprocess.Process] = []
     try:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from hwvirt.buffers import Buffer
+from hwvirt.link.baud import bytes_per_s
 from hwvirt.link.faults import Blow, FaultKind, Flow, Lanes, LinkFault, Medium, RememberedLine, Runs
 
 __all__ = ["CableEnd", "CableStrike", "DirectEthernet", "EthernetCable", "EthernetEnd", "SerialCable", "SerialEnd"]
@@ -27,7 +28,6 @@ __all__ = ["CableEnd", "CableStrike", "DirectEthernet", "EthernetCable", "Ethern
 _BUFFER_BYTES = 4 << 20
 _FRAME_BYTES = 1 << 16
 _WAITING_BYTES = 4 << 20
-_BITS_PER_BYTE, _DATA_BITS = 10, 8  # 8N1: start bit, eight bits, stop bit
 _SERIAL_CHUNK_BYTES = 256
 _SERIAL_QUANTUM_S = 0.01
 _SERIAL_AHEAD_S = 0.02  # a relay that wakes up late finds the line still busy
@@ -253,11 +253,9 @@ class SerialCable(_Cable):
         near, near_relay = _pair(socket.SOCK_STREAM)
         far, far_relay = _pair(socket.SOCK_STREAM)
         self.ends = (SerialEnd(near), SerialEnd(far))
-        rate = LinkFault(FaultKind.RATE, baud * _DATA_BITS / _BITS_PER_BYTE)
-        bytes_per_s = baud / _BITS_PER_BYTE
-        chunk_bytes = max(1, min(_SERIAL_CHUNK_BYTES, int(bytes_per_s * _SERIAL_QUANTUM_S)))
-        ahead_bytes = max(chunk_bytes, int(bytes_per_s * _SERIAL_AHEAD_S))
-        lanes = Lanes(names, kinds, seed, (rate,), remembers=RememberedLine)
+        chunk_bytes = max(1, min(_SERIAL_CHUNK_BYTES, int(bytes_per_s(baud) * _SERIAL_QUANTUM_S)))
+        ahead_bytes = max(chunk_bytes, int(bytes_per_s(baud) * _SERIAL_AHEAD_S))
+        lanes = Lanes(names, kinds, seed, (LinkFault(FaultKind.RATE, baud),), Medium.LINE, RememberedLine)
         changed = threading.Condition()
 
         def strand(name: str, source: socket.socket, target: socket.socket, end: SerialEnd) -> _Strand:

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from hwvirt.errors import LocalLinkError
+from hwvirt.link.baud import line_s
 
 __all__ = [
     "Compression",
@@ -137,7 +138,6 @@ class Compression(Enum):
     ZSTD = "zstd"
 
 
-_BITS_PER_BYTE = 10  # 8N1: start bit, eight bits, stop bit
 _LEAST_BUFFER_BYTES = 1024
 _BUFFERS_IN_PING, _BUFFERS_IN_SILENCE = 2, 8
 _HANDSHAKE_BYTES = 2048
@@ -179,10 +179,10 @@ class SerialLink:
     @property
     def paced_timing(self) -> LinkTiming:
         """The deadlines, longer where the line needs that long."""
-        timing, buffer_s = self.timing, self.receive_buffer_bytes * _BITS_PER_BYTE / self.baud
+        timing, buffer_s = self.timing, line_s(self.receive_buffer_bytes, self.baud)
         return replace(
             timing,
-            handshake_s=max(timing.handshake_s, _HANDSHAKE_BYTES * _BITS_PER_BYTE / self.baud),
+            handshake_s=max(timing.handshake_s, line_s(_HANDSHAKE_BYTES, self.baud)),
             ping_s=max(timing.ping_s, _BUFFERS_IN_PING * buffer_s),
             silence_s=max(timing.silence_s, _BUFFERS_IN_SILENCE * buffer_s),
         )

@@ -24,7 +24,7 @@ from hwvirt.rig.configure import Places, configure, dialler
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.disks import BenchDisk, prepare_disk
 from hwvirt.rig.file.model import ControllerSpec, Rig, Serial
-from hwvirt.rig.serial_cable import SerialCable, serial_cable_of
+from hwvirt.rig.pty_line import PtyLine, pty_line_of
 from hwvirt.trace import Trace
 from hwvirt.units import Deadline
 
@@ -78,7 +78,7 @@ class Bench:
         self.trace = trace
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, BenchDisk] = {}
-        self.cable: TcpCable | SerialCable | None = None
+        self.cable: TcpCable | PtyLine | None = None
         self._redirect_at_start = redirect_at_start
         self._program = program
 
@@ -93,7 +93,7 @@ class Bench:
                 self.trace.emit("disk.admitted", disk=name, node=disk.path, identity=str(disk.admitted.identity))
         _refuse_missing_devices(self.rig)
         port = _free_port()
-        self.cable = serial_cable_of(self.rig, dialler(self.rig)) or cable_of(self.rig, dialler(self.rig), port)
+        self.cable = pty_line_of(self.rig, dialler(self.rig)) or cable_of(self.rig, dialler(self.rig), port)
         if self.cable is not None:
             await self.cable.start()
             stack.push_async_callback(self.cable.close)
@@ -134,7 +134,7 @@ class Bench:
             link = self.rig.link
             if link.devices is not None:
                 return SerialConfig(link.devices[name], link.baud, link.flow, compression=link.compression)
-            assert isinstance(self.cable, SerialCable)
+            assert isinstance(self.cable, PtyLine)
             return SerialConfig(self.cable.devices[name], link.baud, link.flow, _PTY_BYTES, link.compression)
         relayed = isinstance(self.cable, TcpCable) and name == dialler(self.rig)
         return "127.0.0.1", self.cable.port if relayed and isinstance(self.cable, TcpCable) else port

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from typing_extensions import override
 
-from hwvirt.link.faults import Blow, Cutter, FaultKind, Flow, Frames, Lanes, LinkFault, Memory, Remembered, Runs
+from hwvirt.link.faults import Blow, Cutter, FaultKind, Flow, Frames, Lanes, LinkFault, Medium, Memory, Remembered, Runs
 from hwvirt.rig.file.model import Ethernet, Rig
 from hwvirt.rig.file.scenario import StrikeLink, Workload
 
@@ -80,12 +80,13 @@ class LinkStrike:
 class Cable:
     """The lanes between controller `dialler`, which connects, and `listener`: see `Lanes`."""
 
+    medium = Medium.STREAM
     remembers: Callable[[], Memory] = Remembered
 
     def __init__(
         self, dialler: str, listener: str, kinds: Collection[FaultKind], seed: int, standing: Iterable[LinkFault] = ()
     ) -> None:
-        self.lanes = Lanes((dialler, listener), kinds, seed, standing, remembers=self.remembers)
+        self.lanes = Lanes((dialler, listener), kinds, seed, standing, self.medium, self.remembers)
         self._listener = listener
         self._frames = not _BY_TIME_ONLY.issuperset(kinds)
         self._at_work: list[LinkStrike] = []

@@ -213,6 +213,17 @@ def test_a_serial_cable_is_at_its_rate_again_after_a_slower_time() -> None:
         assert time.monotonic() - started < 2.4  # 2.5 at the slower rate
 
 
+def test_a_rate_that_is_struck_makes_no_serial_cable_faster() -> None:
+    with SerialCable(9600, kinds=KINDS) as cable:
+        near, far = (end.socket for end in cable.ends)
+        fast = cable.strike(LinkFault(FaultKind.RATE, 10e6))
+        started = time.monotonic()
+        near.sendall(bytes(200))
+        assert len(received(far, 200)) == 200
+        assert time.monotonic() - started > 0.18
+        fast.end()
+
+
 def test_a_pacer_catches_up_by_a_short_burst_only() -> None:
     slow = Pacer(bytes_per_s=1000.0)
     assert slow.gone_at(100, now=10.0) == pytest.approx(10.0 - 0.02 + 0.1)

@@ -15,7 +15,7 @@ from hwvirt.link.config import LinkTiming, Role
 from hwvirt.link.endpoint import Endpoint, LinkState, Responder
 from hwvirt.link.faults import FaultKind, LinkFault
 from hwvirt.rig.cable import Cable, TcpCable
-from hwvirt.rig.serial_cable import SerialCable
+from hwvirt.rig.pty_line import PtyLine
 from tests.link.link_rig import LinkRig, echo, play, soon, until
 from tests.link.link_samples import write_of
 from tests.link.serial.test_serial_endpoint import SerialRig, play_serial
@@ -169,7 +169,7 @@ def test_fault_on_ethernet(row: Row) -> None:
 @_each_fault
 def test_fault_on_a_serial_line(row: Row) -> None:
     async def story(rig: SerialRig) -> None:
-        cable = SerialCable("a", "b", [row.fault.kind], 1, _BAUD)
+        cable = PtyLine("a", "b", [row.fault.kind], 1, _BAUD)
         await cable.start()
         try:
             ends: dict[str, Callable[[], Awaitable[Endpoint]]] = {

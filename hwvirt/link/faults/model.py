@@ -26,7 +26,7 @@ class FaultKind(Enum):
     GARBAGE = "garbage"  # random bytes come before a frame
     REPLAY = "replay"  # frames of the session before come again
     FORGE = "forge"  # a reply that the sender never gave comes before the true one
-    RATE = "rate"  # bytes leave at the rate of the line
+    RATE = "rate"  # bytes leave at this rate; the slowest that is at work holds
 
 
 class Extent(Enum):
@@ -40,6 +40,7 @@ class Medium(Enum):
     """What a cable carries."""
 
     STREAM = "stream"  # bytes: a unit may come in bit by bit, in several pieces
+    LINE = "line"  # the same on a serial line, whose rate counts start and stop bits
     PACKETS = "packets"  # a unit arrives whole or not at all
 
 

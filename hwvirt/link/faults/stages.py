@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from typing_extensions import override
 
+from hwvirt.link.baud import BITS_OF_A_BYTE
 from hwvirt.link.faults.forgery import Memory
 from hwvirt.link.faults.model import FaultKind, LinkFault, Medium
 
@@ -230,17 +231,24 @@ class _Rate(Stage):
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
         self._free_at = 0.0
+        self._bits = BITS_OF_A_BYTE if self.medium is Medium.LINE else 8
+
+    @override
+    def add(self, strike: Strike) -> None:
+        """The slowest of those that are at work holds, so it goes first."""
+        super().add(strike)
+        self._strikes.sort(key=lambda one: one.fault.amount)
 
     @override
     def struck(self, unit: Unit, amount: float) -> Iterable[Unit]:
-        run_bytes = max(_LEAST_RUN_BYTES, int(amount / 8 * _THROTTLED_RUN_S))
+        run_bytes = max(_LEAST_RUN_BYTES, int(amount / self._bits * _THROTTLED_RUN_S))
         if self.medium is Medium.PACKETS:
             run_bytes = len(unit.data)
         runs = []
         self._free_at = max(self._free_at, unit.due)
         for start in range(0, len(unit.data), run_bytes):
             run = unit.data[start : start + run_bytes]
-            self._free_at += len(run) * 8 / amount
+            self._free_at += len(run) * self._bits / amount
             runs.append(Unit(run, self._free_at))
         return runs
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hwvirt.link.baud import bytes_per_s, line_s
 from hwvirt.link.serial.frames import FRAME_MOST_BYTES
 
 __all__ = ["LineStatistics", "LineTraits"]
 
-_BITS_PER_BYTE = 10  # 8N1: start bit, eight bits, stop bit
 _FRAME_S = 0.05
 _FRAME_LEAST_BYTES = 256
 _FRAMES_IN_BUFFER = 6
@@ -28,11 +28,11 @@ class LineTraits:
 
     def line_s(self, size_bytes: int) -> float:
         """How long so many bytes take on the line."""
-        return size_bytes * _BITS_PER_BYTE / self.baud
+        return line_s(size_bytes, self.baud)
 
     def frame_bytes(self, buffer_bytes: int) -> int:
         """The longest frame for an end with that buffer: short enough to be sent again, long enough to cost little."""
-        fitting = min(FRAME_MOST_BYTES, buffer_bytes // _FRAMES_IN_BUFFER, int(_FRAME_S * self.baud / _BITS_PER_BYTE))
+        fitting = min(FRAME_MOST_BYTES, buffer_bytes // _FRAMES_IN_BUFFER, int(_FRAME_S * bytes_per_s(self.baud)))
         return max(_FRAME_LEAST_BYTES, fitting)
 
     def thinking_s(self, frame_bytes: int) -> float:

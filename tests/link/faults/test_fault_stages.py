@@ -206,14 +206,26 @@ def test_a_slow_cable_of_packets_delivers_each_one_whole_behind_its_last_bit() -
     assert _times(flow, 1.0) == [(0.0015, 1500), (0.0105, 9000)]
 
 
-def test_a_rate_that_is_struck_replaces_the_one_that_stands() -> None:
+@pytest.mark.parametrize("other", [None, 8e9, 8e3], ids=["alone", "and a faster one", "and the same one"])
+def test_the_slowest_of_the_rates_at_work_holds(other: float | None) -> None:
     lane = _lane(LinkFault(FaultKind.RATE, 8e6))
     lane.add(Strike(LinkFault(FaultKind.RATE, 8e3, for_s=1.0), 0.0))
+    if other is not None:
+        lane.add(Strike(LinkFault(FaultKind.RATE, other, for_s=1.0), 0.0))
     flow = Flow(lane, Runs())
     flow.send(bytes(1000), 0.0)
     assert _times(flow, 10.0)[-1][0] == pytest.approx(1.0)
     flow.send(bytes(1000), 2.0)
     assert _times(flow, 10.0)[-1][0] == pytest.approx(2.001)
+
+
+@pytest.mark.parametrize(("medium", "seconds"), [(Medium.STREAM, 1.0), (Medium.PACKETS, 1.0), (Medium.LINE, 1.25)])
+def test_a_rate_counts_start_and_stop_bits_on_a_serial_line(medium: Medium, seconds: float) -> None:
+    lane = Lane([FaultKind.RATE], "1", medium)
+    lane.add(Strike(LinkFault(FaultKind.RATE, 9600), 0.0))
+    flow = Flow(lane, Runs())
+    flow.send(bytes(1200), 0.0)
+    assert _times(flow, 10.0)[-1][0] == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("kind", [FaultKind.CUT, FaultKind.HALF_OPEN])

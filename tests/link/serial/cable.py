@@ -9,9 +9,10 @@ import threading
 import time
 from contextlib import suppress
 
+from hwvirt.link.baud import line_s
+
 __all__ = ["PtyCable"]
 
-_BITS_PER_BYTE = 10
 _QUANTUM_S = 0.001
 _LEAST_CHUNK_BYTES = 16
 _POLL_S = 0.02
@@ -23,7 +24,7 @@ class PtyCable:
     def __init__(self, baud: int, seed: int = 0) -> None:
         self.up = True
         self.flip_rate = 0.0
-        self._byte_s = _BITS_PER_BYTE / baud
+        self._byte_s = line_s(1, baud)
         self._chunk_bytes = max(_LEAST_CHUNK_BYTES, int(_QUANTUM_S / self._byte_s))
         self._random = random.Random(seed)
         pairs = [os.openpty(), os.openpty()]

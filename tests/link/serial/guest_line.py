@@ -15,6 +15,7 @@ import uvloop
 
 from hwvirt.digest import block_digests
 from hwvirt.link import messages as m
+from hwvirt.link.baud import line_s
 from hwvirt.link.config import Identity, Role, SerialLink
 from hwvirt.link.endpoint import Endpoint
 from hwvirt.link.errors import LinkDown
@@ -48,7 +49,7 @@ def wire_bytes(endpoint: Endpoint) -> int:
 
 
 async def measure(endpoint: Endpoint, baud: int) -> None:
-    chance, byte_s = random.Random(1), 10 / baud
+    chance, byte_s = random.Random(1), line_s(1, baud)
     alone, deep = [], 0.0
     for _ in range(3):
         before = wire_bytes(endpoint)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
+from hwvirt.link.baud import line_s
 from hwvirt.link.serial.line import Arrived, Line, LineEvent, LineUp, Lost
 from hwvirt.link.serial.traits import LineTraits
 
 __all__ = ["Bench", "End", "Program", "Spoil", "Wire", "frames_in", "losing", "traits"]
 
-_BITS_PER_BYTE = 10
 _GRAIN_BYTES = 64
 _TIMER_S = 0.001
 
@@ -62,7 +62,7 @@ class Wire:
             for piece in [frame] if self.spoil is None else self.spoil(frame):
                 for start in range(0, len(piece), _GRAIN_BYTES):
                     grain = piece[start : start + _GRAIN_BYTES]
-                    self.free_at = max(self.free_at, now) + len(grain) * _BITS_PER_BYTE / self.baud
+                    self.free_at = max(self.free_at, now) + line_s(len(grain), self.baud)
                     self.carried_bytes += len(grain)
                     arrivals.append((self.free_at, grain))
         return arrivals

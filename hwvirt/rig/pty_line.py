@@ -9,30 +9,31 @@ import tty
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from hwvirt.link.faults import FaultKind, Flow, LinkFault, RememberedLine
+from hwvirt.link.baud import bytes_per_s
+from hwvirt.link.faults import FaultKind, Flow, LinkFault, Medium, RememberedLine
 from hwvirt.rig.cable import Cable, strikes_of
 from hwvirt.rig.file.model import Rig, Serial
 
-__all__ = ["SerialCable", "serial_cable_of"]
+__all__ = ["PtyLine", "pty_line_of"]
 
-_BITS_OF_A_BYTE, _DATA_BITS = 10, 8  # 8N1: a start bit, eight of data, a stop bit
 _QUANTUM_S = 0.002
 _LEAST_CHUNK_BYTES = 8
 _AHEAD_S = 0.02
 """So late the loop may come back while the line goes on: a real one does not wait for anybody."""
 
 
-def serial_cable_of(rig: Rig, dialler: str) -> SerialCable | None:
+def pty_line_of(rig: Rig, dialler: str) -> PtyLine | None:
     """The line of a rig whose link is a serial one without devices of its own; for the running asyncio loop."""
     if not isinstance(rig.link, Serial) or rig.link.devices is not None:
         return None
     (listener,) = (name for name in rig.controllers if name != dialler)
-    return SerialCable(dialler, listener, strikes_of(rig), rig.seed, rig.link.baud)
+    return PtyLine(dialler, listener, strikes_of(rig), rig.seed, rig.link.baud)
 
 
-class SerialCable(Cable):
+class PtyLine(Cable):
     """`devices` are the ttys of the two controllers, by name. What a full tty does not take is lost, as by a UART."""
 
+    medium = Medium.LINE
     remembers = RememberedLine
 
     def __init__(
@@ -44,9 +45,9 @@ class SerialCable(Cable):
         baud: int,
         standing: Iterable[LinkFault] = (),
     ) -> None:
-        line = LinkFault(FaultKind.RATE, baud * _DATA_BITS / _BITS_OF_A_BYTE)
+        line = LinkFault(FaultKind.RATE, baud)
         super().__init__(dialler, listener, {*kinds, FaultKind.RATE}, seed, (line, *standing))
-        self._bytes_per_s = baud / _BITS_OF_A_BYTE
+        self._bytes_per_s = bytes_per_s(baud)
         self._ends = {name: os.openpty() for name in (dialler, listener)}
         self.devices: dict[str, str] = {}
         for name, (master, slave) in self._ends.items():
@@ -78,7 +79,7 @@ class SerialCable(Cable):
 class _Strand:
     """One direction: reads a little more than the line carries now, delivers what has come out."""
 
-    def __init__(self, cable: SerialCable, source: int, target: int, flow: Flow, bytes_per_s: float) -> None:
+    def __init__(self, cable: PtyLine, source: int, target: int, flow: Flow, bytes_per_s: float) -> None:
         self._cable = cable
         self._source = source
         self._target = target

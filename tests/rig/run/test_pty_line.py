@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from hwvirt.rig.serial_cable import SerialCable
+from hwvirt.link.baud import line_s
+from hwvirt.link.faults import FaultKind, LinkFault
+from hwvirt.rig.pty_line import PtyLine
 
 BAUD = 115_200
-BYTE_S = 10 / BAUD
+BYTE_S = line_s(1, BAUD)
 
 
 @pytest.fixture
@@ -23,8 +25,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal now
         now = seconds
 
-    monkeypatch.setattr("hwvirt.rig.serial_cable.time.monotonic", lambda: now)
+    monkeypatch.setattr("hwvirt.rig.pty_line.time.monotonic", lambda: now)
     return at
+
+
+@pytest.mark.parametrize(("rate", "carried"), [(10e6, 150), (BAUD / 2, 75)])
+def test_a_rate_that_is_struck_makes_the_line_slower_only(
+    clock: Callable[[float], None], rate: float, carried: int
+) -> None:
+    async def script() -> None:
+        line = PtyLine("a", "b", [FaultKind.RATE], 1, BAUD)
+        await line.strike(LinkFault(FaultKind.RATE, rate, for_s=60.0), None)
+        flow = line.flow("b")
+        for _ in range(1000):
+            flow.send(b"x", 0.0)
+        assert sum(map(len, flow.arrived(150.5 * BYTE_S))) == carried
+        await line.close()
+
+    clock(0.0)
+    asyncio.run(script())
 
 
 def test_a_late_loop_finds_what_the_line_has_carried_meanwhile(
@@ -44,7 +63,7 @@ def test_a_late_loop_finds_what_the_line_has_carried_meanwhile(
         return count
 
     async def script() -> None:
-        cable = SerialCable("a", "b", (), 1, BAUD)
+        cable = PtyLine("a", "b", (), 1, BAUD)
         sent = os.open(cable.devices["a"], os.O_RDWR | os.O_NOCTTY)
         (strand,) = (one for one in cable._strands if one._target == cable._ends["b"][0])
         os.write(sent, bytes(1000))
