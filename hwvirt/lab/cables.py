@@ -21,15 +21,13 @@ from typing import Self, TypeAlias
 
 from hwvirt.buffers import Buffer
 from hwvirt.link.baud import bytes_per_s
-from hwvirt.link.faults import Blow, FaultKind, Flow, Lanes, LinkFault, Medium, RememberedLine, Runs
+from hwvirt.link.faults import KERNEL_RUN, Blow, FaultKind, Flow, Lanes, LinkFault, Medium, RememberedLine, Runs
 
 __all__ = ["CableEnd", "CableStrike", "DirectEthernet", "EthernetCable", "EthernetEnd", "SerialCable", "SerialEnd"]
 
 _BUFFER_BYTES = 4 << 20
 _FRAME_BYTES = 1 << 16
 _WAITING_BYTES = 4 << 20
-_SERIAL_CHUNK_BYTES = 256
-_SERIAL_QUANTUM_S = 0.01
 _SERIAL_AHEAD_S = 0.02  # a relay that wakes up late finds the line still busy
 _OVERRUN_BYTES = 2048  # a guest's serial line dies for good when its terminal throttles, at about 3900 unread bytes
 
@@ -253,7 +251,7 @@ class SerialCable(_Cable):
         near, near_relay = _pair(socket.SOCK_STREAM)
         far, far_relay = _pair(socket.SOCK_STREAM)
         self.ends = (SerialEnd(near), SerialEnd(far))
-        chunk_bytes = max(1, min(_SERIAL_CHUNK_BYTES, int(bytes_per_s(baud) * _SERIAL_QUANTUM_S)))
+        chunk_bytes = KERNEL_RUN.at(baud)
         ahead_bytes = max(chunk_bytes, int(bytes_per_s(baud) * _SERIAL_AHEAD_S))
         lanes = Lanes(names, kinds, seed, (LinkFault(FaultKind.RATE, baud),), Medium.LINE, RememberedLine)
         changed = threading.Condition()

@@ -10,14 +10,12 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from hwvirt.link.baud import bytes_per_s
-from hwvirt.link.faults import FaultKind, Flow, LinkFault, Medium, RememberedLine
+from hwvirt.link.faults import PTY_RUN, FaultKind, Flow, LinkFault, Medium, RememberedLine
 from hwvirt.rig.cable import Cable, strikes_of
 from hwvirt.rig.file.model import Rig, Serial
 
 __all__ = ["PtyLine", "pty_line_of"]
 
-_QUANTUM_S = 0.002
-_LEAST_CHUNK_BYTES = 8
 _AHEAD_S = 0.02
 """So late the loop may come back while the line goes on: a real one does not wait for anybody."""
 
@@ -47,7 +45,7 @@ class PtyLine(Cable):
     ) -> None:
         line = LinkFault(FaultKind.RATE, baud)
         super().__init__(dialler, listener, {*kinds, FaultKind.RATE}, seed, (line, *standing))
-        self._bytes_per_s = bytes_per_s(baud)
+        self._baud = baud
         self._ends = {name: os.openpty() for name in (dialler, listener)}
         self.devices: dict[str, str] = {}
         for name, (master, slave) in self._ends.items():
@@ -58,7 +56,7 @@ class PtyLine(Cable):
         self.lost_bytes = 0
 
     def _strand(self, source: str, target: str) -> _Strand:
-        return _Strand(self, self._ends[source][0], self._ends[target][0], self.flow(target), self._bytes_per_s)
+        return _Strand(self, self._ends[source][0], self._ends[target][0], self.flow(target), self._baud)
 
     async def start(self) -> None:
         """Begins to carry."""
@@ -79,13 +77,13 @@ class PtyLine(Cable):
 class _Strand:
     """One direction: reads a little more than the line carries now, delivers what has come out."""
 
-    def __init__(self, cable: PtyLine, source: int, target: int, flow: Flow, bytes_per_s: float) -> None:
+    def __init__(self, cable: PtyLine, source: int, target: int, flow: Flow, baud: int) -> None:
         self._cable = cable
         self._source = source
         self._target = target
         self._flow = flow
-        self._chunk_bytes = max(_LEAST_CHUNK_BYTES, int(bytes_per_s * _QUANTUM_S))
-        self._ahead_bytes = max(self._chunk_bytes, int(bytes_per_s * _AHEAD_S))
+        self._chunk_bytes = PTY_RUN.at(baud)
+        self._ahead_bytes = max(self._chunk_bytes, int(bytes_per_s(baud) * _AHEAD_S))
         self._reading = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()

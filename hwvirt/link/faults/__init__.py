@@ -10,10 +10,13 @@ from hwvirt.link.faults.lanes import Blow, Lanes
 from hwvirt.link.faults.line_forgery import RememberedLine
 from hwvirt.link.faults.model import FAULTS, SEALED, Extent, FaultKind, Form, LinkFault, Medium
 from hwvirt.link.faults.stages import Strike
-from hwvirt.link.faults.units import Cutter, Frames, Runs
+from hwvirt.link.faults.units import ETHERNET_FRAME_BYTES, KERNEL_RUN, PTY_RUN, Cutter, Frames, Runs, RunSize
 
 __all__ = [
+    "ETHERNET_FRAME_BYTES",
     "FAULTS",
+    "KERNEL_RUN",
+    "PTY_RUN",
     "SEALED",
     "Blow",
     "Cutter",
@@ -29,6 +32,7 @@ __all__ = [
     "Memory",
     "Remembered",
     "RememberedLine",
+    "RunSize",
     "Runs",
     "Strike",
 ]

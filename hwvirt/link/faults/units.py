@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from hwvirt.errors import PeerError
+from hwvirt.link.baud import bytes_per_s
 from hwvirt.link.wire import read_header
 
-__all__ = ["Cutter", "Frames", "Runs"]
+__all__ = ["ETHERNET_FRAME_BYTES", "KERNEL_RUN", "PTY_RUN", "Cutter", "Frames", "RunSize", "Runs"]
 
 _ANY_BYTES = 1 << 40
+
+
+ETHERNET_FRAME_BYTES = 1514
+"""The longest unit on a cable between kernels: their network cards have an MTU of 1500, and a header before that."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSize:
+    """What a relay reads from a serial line at once, which is the unit of its faults: what passes in `run_s`, in bounds."""
+
+    run_s: float
+    least_bytes: int
+    most_bytes: int
+
+    def at(self, baud: int) -> int:
+        """The longest run, in bytes."""
+        return max(self.least_bytes, min(self.most_bytes, int(bytes_per_s(baud) * self.run_s)))
+
+
+PTY_RUN = RunSize(0.002, 8, 1 << 16)
+"""Of the line that a run lays between two ptys."""
+KERNEL_RUN = RunSize(0.01, 1, 256)
+"""Of the line between two kernels of the lab."""
 
 
 class Cutter(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hwvirt.link.config import Compression, Flow, TlsFiles
-from hwvirt.link.faults import FAULTS, SEALED, Extent, FaultKind, LinkFault
+from hwvirt.link.faults import ETHERNET_FRAME_BYTES, FAULTS, KERNEL_RUN, PTY_RUN, SEALED, Extent, FaultKind, LinkFault
 from hwvirt.rig.file.item import Item
 from hwvirt.rig.file.model import DiskSpec, Ethernet, Kernels, LabDisk, LinkSpec, Rig, Serial, TlsSpec
 from hwvirt.rig.file.scenario import StrikeLink
@@ -91,6 +91,8 @@ def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
         raise beside["toward"].error(f"a link fault {kind!r} has no such key", _WHOM_ELSE[fault])
     toward = beside["toward"].one_of(rig.controllers, "controller") if "toward" in beside else None
     amount = _AMOUNTS[fault](value) if fault in _AMOUNTS else 0.0
+    if fault is FaultKind.TRUNCATE:
+        _refuse_byte_beyond_all(value, amount, rig)
     if FAULTS[fault].extent is Extent.COUNT:
         if lasting is not None:
             raise lasting.error(f"{kind!r} has no duration; it ends with its frames")
@@ -103,6 +105,20 @@ def parse_strike(item: Item, found: dict[str, Item], rig: Rig) -> StrikeLink:
     if lasting is None:
         raise item.error("key 'for' is missing", "Say how long it lasts, like `for: 3s`.")
     return StrikeLink(LinkFault(fault, amount, for_s=lasting.duration()), toward)
+
+
+def _refuse_byte_beyond_all(item: Item, byte: float, rig: Rig) -> None:
+    """A frame that is to end at a byte has to be longer; on some cables none ever is."""
+    between_kernels = rig.lab.kernels is Kernels.EACH
+    if isinstance(rig.link, Serial):
+        what, longest_bytes = "run of bytes on this line", (KERNEL_RUN if between_kernels else PTY_RUN).at(rig.link.baud)
+    elif between_kernels:
+        what, longest_bytes = "frame on this cable", ETHERNET_FRAME_BYTES
+    else:
+        return
+    if byte >= longest_bytes:
+        why = f"no {what} is longer than {longest_bytes} bytes, so none is cut at byte {byte:.0f}"
+        raise item.error(why, f"Use a byte below {longest_bytes}.")
 
 
 def _tls(item: Item, controllers: Collection[str]) -> TlsSpec:

@@ -14,13 +14,13 @@ from hwvirt.rig.file.model import Rig, Serial
 TTYS = "devices: {a: /dev/ttyUSB0, b: rfc2217://10.0.0.7:2217}"
 
 
-def parse(link: str, fault: str = "crash: b", disk: str = "loop", lab: str = "shared") -> Rig:
+def parse(link: str, fault: str = "crash: b", disk: str = "loop", lab: str = "shared", kind: str = "serial") -> Rig:
     return parse_rig(
         f"""\
 rig: line
 disks: {{one: {{{disk}: {{size: 1MiB}}}}, two: {{{disk}: {{size: 4MiB}}}}}}
 controllers: {{a: {{disk: one, luns: {{0: redirect}}}}, b: {{disk: two}}}}
-link: {{serial: {{{link}}}}}
+link: {{{kind}: {{{link}}}}}
 lab: {{kernels: {lab}}}
 scenarios:
   - name: on a line
@@ -89,3 +89,38 @@ def test_faults_of_a_line_that_is_not_ours_are_refused(fault: str) -> None:
         "can reach the one between two devices. Leave `devices` of the link out, or spoil that line by hand."
     )
     assert parse(TTYS).name == "line"
+
+
+@pytest.mark.parametrize(
+    ("baud", "disk", "lab", "longest"),
+    [
+        (115_200, "loop", "shared", 23),
+        (9600, "loop", "shared", 8),
+        (3_000_000, "loop", "shared", 600),
+        (115_200, "tcm-loop", "shared", 23),
+        (115_200, "tcm-loop", "each", 115),
+        (3_000_000, "tcm-loop", "each", 256),
+    ],
+)
+def test_a_frame_cannot_end_behind_the_longest_run_of_the_line(baud: int, disk: str, lab: str, longest: int) -> None:
+    link = f"baud: {baud}"
+    assert parse(link, f"link: {{truncate: {longest - 1}B}}", disk, lab).name == "line"
+    with pytest.raises(RigFileError) as caught:
+        parse(link, f"link: {{truncate: {longest}B}}", disk, lab)
+    assert str(caught.value) == (
+        f"rig.yaml:10:45: scenarios[0].steps[0].faults[0].link.truncate: no run of bytes on this line is longer than "
+        f"{longest} bytes, so none is cut at byte {longest}. Use a byte below {longest}."
+    )
+
+
+def test_a_frame_between_kernels_cannot_end_behind_the_longest_one_of_ethernet() -> None:
+    def over(byte: int, disk: str, lab: str) -> Rig:
+        return parse("", f"link: {{truncate: {byte}B}}", disk, lab, kind="ethernet")
+
+    assert over(1513, "tcm-loop", "each").name == over(5000, "tcm-loop", "shared").name == over(5000, "loop", "shared").name
+    with pytest.raises(RigFileError) as caught:
+        over(1514, "tcm-loop", "each")
+    assert str(caught.value) == (
+        "rig.yaml:10:45: scenarios[0].steps[0].faults[0].link.truncate: no frame on this cable is longer than 1514 bytes, "
+        "so none is cut at byte 1514. Use a byte below 1514."
+    )

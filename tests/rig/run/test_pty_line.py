@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from hwvirt.link.baud import line_s
-from hwvirt.link.faults import FaultKind, LinkFault
+from hwvirt.link.faults import PTY_RUN, FaultKind, LinkFault
 from hwvirt.rig.pty_line import PtyLine
 
 BAUD = 115_200
@@ -85,4 +85,24 @@ def test_a_late_loop_finds_what_the_line_has_carried_meanwhile(
         os.close(sent)
         await cable.close()
 
+    asyncio.run(script())
+
+
+@pytest.mark.parametrize("baud", [9600, BAUD, 3_000_000])
+def test_no_run_is_longer_than_a_rig_file_may_cut(clock: Callable[[float], None], baud: int) -> None:
+    """And one that has waited is just as long."""
+
+    async def script() -> None:
+        line = PtyLine("a", "b", [FaultKind.TRUNCATE], 1, baud)
+        for byte, strikes in ((PTY_RUN.at(baud), 0), (PTY_RUN.at(baud) - 1, 1)):
+            strike = await line.strike(LinkFault(FaultKind.TRUNCATE, byte, count=1), "b")
+            sent = os.open(line.devices["a"], os.O_RDWR | os.O_NOCTTY)
+            os.write(sent, bytes(2000))
+            (strand,) = (one for one in line._strands if one._target == line._ends["b"][0])
+            strand._readable()
+            assert strike.struck == strikes
+            os.close(sent)
+        await line.close()
+
+    clock(0.0)
     asyncio.run(script())
