@@ -12,6 +12,7 @@ from hwvirt.disk.open import DiskKind
 from hwvirt.link.config import Compression, Flow
 
 __all__ = [
+    "UP_WITHIN_S",
     "Config",
     "DiskConfig",
     "LinkConfig",
@@ -23,6 +24,9 @@ __all__ = [
     "StoreConfig",
     "TlsConfig",
 ]
+
+UP_WITHIN_S = 10.0
+"""How long a controller that needs its peer waits for it at the start, unless its file says otherwise."""
 
 LinkRole = Literal["listen", "connect"]
 _Blocks = Annotated[int, Meta(ge=0, le=1 << 60)]
@@ -103,7 +107,7 @@ class LinkConfig(_Strict, frozen=True):
     serial: SerialConfig | None = None
     tls: TlsConfig | None = None
     stall_s: Annotated[float, Meta(ge=0)] = 30.0
-    up_within_s: Annotated[float, Meta(gt=0)] = 10.0
+    up_within_s: Annotated[float, Meta(gt=0)] = UP_WITHIN_S
 
 
 class NbdConfig(_Strict, frozen=True):

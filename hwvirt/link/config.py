@@ -20,6 +20,7 @@ __all__ = [
     "SerialLink",
     "TlsFiles",
     "address_text",
+    "line_handshake_s",
     "presentable",
 ]
 
@@ -52,6 +53,11 @@ class Identity:
 def address_text(host: str, port: int) -> str:
     """An address as people write it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def line_handshake_s(baud: int) -> float:
+    """How long a serial line may take for a handshake, with some repetitions."""
+    return line_s(_HANDSHAKE_BYTES, baud)
 
 
 def presentable(name: str) -> bool:
@@ -182,7 +188,7 @@ class SerialLink:
         timing, buffer_s = self.timing, line_s(self.receive_buffer_bytes, self.baud)
         return replace(
             timing,
-            handshake_s=max(timing.handshake_s, line_s(_HANDSHAKE_BYTES, self.baud)),
+            handshake_s=max(timing.handshake_s, line_handshake_s(self.baud)),
             ping_s=max(timing.ping_s, _BUFFERS_IN_PING * buffer_s),
             silence_s=max(timing.silence_s, _BUFFERS_IN_SILENCE * buffer_s),
         )

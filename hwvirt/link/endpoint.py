@@ -15,6 +15,7 @@ from hwvirt.link.errors import LinkDown, Unproven
 from hwvirt.link.ethernet import Dialler, Listener
 from hwvirt.link.events import LinkStatistics, Peer
 from hwvirt.link.messages import Busy, Reply, Request
+from hwvirt.link.serial.driver import nobody_answers
 from hwvirt.link.serial.traits import LineStatistics
 from hwvirt.link.serial.transport import SerialTransport
 from hwvirt.link.session import Session
@@ -253,6 +254,8 @@ class Endpoint:
         return LinkDown(self.last_error.reason, next_step=self.last_error.next_step)
 
     def _nobody_came(self) -> LinkError:
+        if isinstance(self._link, SerialLink):
+            return nobody_answers(self._link.device)
         return LinkError(f"link: nobody has connected to {self._place}.", next_step="Start the other controller.")
 
 

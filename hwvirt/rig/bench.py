@@ -20,7 +20,7 @@ from hwvirt.controller.config import SerialConfig, TlsConfig
 from hwvirt.errors import ControllerError, InfrastructureError
 from hwvirt.rig.cable import TcpCable, cable_of
 from hwvirt.rig.certificates import papers_of
-from hwvirt.rig.configure import Places, configure, dialler
+from hwvirt.rig.configure import Places, configure, dialler, slow_start_s
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.disks import BenchDisk, prepare_disk
 from hwvirt.rig.file.model import ControllerSpec, Rig, Serial
@@ -154,7 +154,7 @@ class Bench:
                 # Ctrl-C goes to the runner alone: it stops the controllers in order.
                 start_new_session=True,
             )
-        await self._wait_ready(machine, Deadline.after(START_S))
+        await self._wait_ready(machine, Deadline.after(START_S + slow_start_s(self.rig)))
 
     async def _wait_ready(self, machine: Machine, deadline: Deadline) -> None:
         assert machine.process is not None

@@ -8,6 +8,7 @@ from pathlib import PurePath
 import msgspec
 
 from hwvirt.controller.config import (
+    UP_WITHIN_S,
     Config,
     DiskConfig,
     LinkConfig,
@@ -18,10 +19,15 @@ from hwvirt.controller.config import (
     StoreConfig,
     TlsConfig,
 )
+from hwvirt.controller.ledger import ROW
 from hwvirt.disk.open import DiskKind
-from hwvirt.rig.file.model import ControllerSpec, Forward, Frozen, Redirect, Rig
+from hwvirt.link.baud import line_s
+from hwvirt.link.config import line_handshake_s
+from hwvirt.rig.file.model import ControllerSpec, Forward, Frozen, Redirect, Rig, Serial
 
-__all__ = ["Places", "configure", "dialler"]
+__all__ = ["Places", "configure", "dialler", "slow_start_s"]
+
+_HANDSHAKES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,10 @@ def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -
     link = None
     if peers:
         reached = _reached(places)
-        link = LinkConfig(role, peers[0], str(places.secret), *reached, tls=places.tls, stall_s=rig.link.stall_s)
+        stall_s, up_within_s = rig.link.stall_s, UP_WITHIN_S + slow_start_s(rig)
+        link = LinkConfig(
+            role, peers[0], str(places.secret), *reached, tls=places.tls, stall_s=stall_s, up_within_s=up_within_s
+        )
     return Config(
         name=name,
         state_dir=str(places.folder / "state" / name),
@@ -70,6 +79,19 @@ def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -
 
 def _reached(places: Places) -> tuple[str | None, int | None, SerialConfig | None]:
     return (None, None, places.link) if isinstance(places.link, SerialConfig) else (*places.link, None)
+
+
+def slow_start_s(rig: Rig) -> float:
+    """How much longer than usual a start may take because of the line: a handshake, and the whole ledger over it."""
+    if not isinstance(rig.link, Serial):
+        return 0.0
+    rows = sum(
+        rig.layout[name].luns[number].blocks
+        for name, spec in rig.controllers.items()
+        for number, lun in spec.luns.items()
+        if isinstance(lun, Redirect)
+    )
+    return _HANDSHAKES * line_handshake_s(rig.link.baud) + line_s(rows * ROW.itemsize, rig.link.baud)
 
 
 def dialler(rig: Rig) -> str:

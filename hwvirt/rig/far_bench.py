@@ -16,6 +16,7 @@ from hwvirt.disk.witness import Record, parse_witness
 from hwvirt.errors import ControllerError
 from hwvirt.lab.far_disk import FarDisk
 from hwvirt.rig.bench import Machine, export_of
+from hwvirt.rig.configure import slow_start_s
 from hwvirt.rig.control_client import ControlClient
 from hwvirt.rig.errands import Outside, What
 from hwvirt.rig.far_cable import FarCable
@@ -83,7 +84,7 @@ class FarBench:
 
     async def _wait_ready(self, machine: Machine) -> None:
         try:
-            await machine.control.wait_ready(Deadline.after(_READY_S))
+            await machine.control.wait_ready(Deadline.after(_READY_S + slow_start_s(self.rig)))
         except ControllerError as error:
             raise self._blamed(machine.name) or error from None
 

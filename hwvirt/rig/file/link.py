@@ -21,7 +21,7 @@ _MOST_FRAMES = 1000
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(bit|kbit|Mbit|Gbit)")
 _RATE_UNITS = {"bit": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
 _LEAST_RATE = 1000.0
-_MOST_BAUD = 100_000_000
+_LEAST_BAUD, _MOST_BAUD = 300, 100_000_000
 _MOST_STRUCK_BYTES = 1 << 20
 
 DEFAULT_LINK = Ethernet(_DEFAULT_STALL_S)
@@ -40,7 +40,7 @@ def parse_link(item: Item, controllers: Collection[str], disks: Mapping[str, Dis
 
 def _serial(item: Item, controllers: Collection[str], disks: Mapping[str, DiskSpec]) -> Serial:
     found = item.fields((), ("baud", "stall", "flow", "compression", "devices"))
-    baud = found["baud"].integer(1, _MOST_BAUD) if "baud" in found else _DEFAULT_BAUD
+    baud = found["baud"].integer(_LEAST_BAUD, _MOST_BAUD) if "baud" in found else _DEFAULT_BAUD
     flow = found["flow"].word(Flow) if "flow" in found else Flow.NONE
     compression = found["compression"].word(Compression) if "compression" in found else Compression.ZSTD
     devices = None

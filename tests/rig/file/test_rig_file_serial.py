@@ -46,6 +46,7 @@ def test_every_key_of_a_line_is_typed() -> None:
     ("link", "message"),
     [
         ("bauds: 9600", "4:17: link.serial: unknown key 'bauds'. Did you mean 'baud'?"),
+        ("baud: 299", "4:23: link.serial.baud: must be 300 to 100000000, not 299"),
         ("flow: xonxoff", "4:23: link.serial.flow: unknown word 'xonxoff'. Known: none, rtscts."),
         ("compression: zst", "4:30: link.serial.compression: unknown word 'zst'. Did you mean 'zstd'?"),
         ("devices: {a: /dev/ttyS0}", "4:26: link.serial.devices: key 'b' is missing"),
