@@ -138,7 +138,7 @@ class Flow(Enum):
 
 
 class Compression(Enum):
-    """Whether a serial line carries less than was sent. It is done when both ends say so."""
+    """Whether a serial line carries less than was sent. Done when both ends say so; zeroes are left out in any case."""
 
     NONE = "none"
     ZSTD = "zstd"

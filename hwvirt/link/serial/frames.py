@@ -66,6 +66,10 @@ class HelloFlag(IntFlag):
 
     UP = 0x01  # it has heard the receiver's echo: no answer needed
     ZSTD = 0x02  # it packs what it sends, if the other end can unpack it too
+    ZEROES = 0x04  # it leaves zeroes out, if the other end can put them in; for ends that do not both say ZSTD
+
+
+_HELLO_FLAGS = HelloFlag.UP | HelloFlag.ZSTD | HelloFlag.ZEROES
 
 
 class Hello(NamedTuple):
@@ -193,7 +197,7 @@ def _read_hello(view: memoryview) -> Hello | None:
     if len(view) != _HELLO.size:
         return None
     _, version, flags, own, echo, buffer_bytes = _HELLO.unpack(view)
-    return Hello(version, HelloFlag(flags & 0x03), own, echo, buffer_bytes)
+    return Hello(version, HelloFlag(flags & _HELLO_FLAGS), own, echo, buffer_bytes)
 
 
 def _read_packet(view: memoryview) -> Packet | None:

@@ -186,6 +186,6 @@ class Line:
             if said is None:
                 return KNOCK
             echo, up = said
-            flags = HelloFlag.UP * up | HelloFlag.ZSTD * self.traits.packs
+            flags = HelloFlag.UP * up | HelloFlag.ZSTD * self.traits.packs | HelloFlag.ZEROES
             return write_hello(Hello(VERSION, HelloFlag(flags), self._greeting.own, echo, self.traits.buffer_bytes))
         return self._session.next_frame(now, gone_from) if self._session else None

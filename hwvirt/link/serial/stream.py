@@ -1,4 +1,4 @@
-"""One session of a line: a stream of bytes each way, cut into segments, packed where both ends can."""
+"""One session of a line: a stream of bytes each way, cut into segments, packed as well as both ends can."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hwvirt.link.serial.packing import UNPACKED_MOST_BYTES, Packer, Unpacker
 from hwvirt.link.serial.receiver import Receiver
 from hwvirt.link.serial.sender import Sender
 from hwvirt.link.serial.traits import LineStatistics, LineTraits
+from hwvirt.link.serial.zeros import ZeroPacker, ZeroUnpacker
 
 __all__ = ["Stream"]
 
@@ -26,9 +27,12 @@ class Stream:
         self._seed = seed
         self._frame_bytes = traits.frame_bytes(peer.buffer_bytes)
         self._payload_bytes = payload_bytes(self._frame_bytes)
-        packs = traits.packs and HelloFlag.ZSTD in peer.flags
-        self._packer = Packer() if packs else None
-        self._unpacker = Unpacker() if packs else None
+        self._packer: Packer | ZeroPacker | None = None
+        self._unpacker: Unpacker | ZeroUnpacker | None = None
+        if traits.packs and HelloFlag.ZSTD in peer.flags:
+            self._packer, self._unpacker = Packer(), Unpacker()
+        elif HelloFlag.ZEROES in peer.flags:
+            self._packer, self._unpacker = ZeroPacker(), ZeroUnpacker()
         thinking_s = traits.thinking_s(self._frame_bytes)
         answered_s = ahead_s + thinking_s + traits.line_s(self._frame_bytes)
         self._sender = Sender(peer.buffer_bytes, answered_s, self._cut, statistics)

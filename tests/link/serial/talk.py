@@ -17,7 +17,7 @@ from hwvirt.link.session import Session, State
 from tests.link.pair import SECRET, feed
 from tests.link.serial.line import Bench, End, traits
 
-__all__ = ["BLOCK", "Talk", "Talker", "random_write", "timing_of", "zero_write"]
+__all__ = ["BLOCK", "Talk", "Talker", "random_write", "text_write", "timing_of", "zero_write"]
 
 BLOCK = 4096
 _nonces = count(1)
@@ -34,6 +34,15 @@ def random_write(blocks: int = 1) -> m.Write:
 
 def zero_write(blocks: int = 1) -> m.Write:
     return write_of(bytes(blocks * BLOCK))
+
+
+_WORDS = b"the position comes back in a reply and may be lost late doubled or forged by a machine that crashes".split()
+
+
+def text_write(blocks: int = 1) -> m.Write:
+    """Words in an order that does not come again."""
+    text = b" ".join(_random.choices(_WORDS, k=blocks * BLOCK // 2))
+    return write_of(text[: blocks * BLOCK])
 
 
 def timing_of(of: LineTraits) -> LinkTiming:

@@ -53,7 +53,7 @@ def any_hello(chance: random.Random) -> Hello:
         return chance.choice((OURS, THEIRS, OURS + 1, 0, chance.randrange(1 << 32)))
 
     version = VERSION if chance.random() < 0.9 else chance.randrange(256)
-    return Hello(version, HelloFlag(chance.randrange(4)), number(), number(), chance.choice((0, 1024, 3400, 0xFFFF_FFFF)))
+    return Hello(version, HelloFlag(chance.randrange(8)), number(), number(), chance.choice((0, 1024, 3400, 0xFFFF_FFFF)))
 
 
 def any_piece(chance: random.Random) -> bytes:
@@ -72,9 +72,9 @@ def any_piece(chance: random.Random) -> bytes:
             return write_packet(any_packet(chance), SEED)
 
 
-def line_up(*, packs: bool) -> Line:
+def line_up(*, packs: bool, zeroes: bool = True) -> Line:
     line = Line(traits(packs=packs), OURS, 0.0)
-    flags = HelloFlag.UP | HelloFlag.ZSTD
+    flags = HelloFlag.UP | HelloFlag.ZSTD | HelloFlag.ZEROES * zeroes
     assert line.received(write_hello(Hello(VERSION, flags, THEIRS, OURS, 3400)), 0.0) == [LineUp()]
     return line
 
@@ -105,7 +105,7 @@ def check_any_bytes(chance: random.Random) -> None:
 
 
 def check_any_frames(chance: random.Random) -> None:
-    line = line_up(packs=chance.random() < 0.5)
+    line = line_up(packs=chance.random() < 0.5, zeroes=chance.random() < 0.7)
     line.send([bytes(2000)])
     data = b"".join(any_piece(chance) for _ in range(chance.randrange(8)))
     survive(line, data, chance.choice((1, 17, 200, 4096)) if len(data) < 400 else chance.choice((200, 4096)))
@@ -143,7 +143,7 @@ def check_damaged_frames(chance: random.Random) -> None:
 
 
 def check_any_packets(chance: random.Random) -> None:
-    line = line_up(packs=chance.random() < 0.5)
+    line = line_up(packs=chance.random() < 0.5, zeroes=chance.random() < 0.7)
     line.send([bytes(5000)])
     line.outgoing(0.0)
     survive(line, b"".join(write_packet(any_packet(chance), SEED) for _ in range(chance.randrange(12))), 4096)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from hwvirt.link.serial.frames import VERSION, FrameReader, Hello, HelloFlag, Packet, seed_of, write_hello
+from hwvirt.link.serial.line import Line, LineUp
 from hwvirt.link.serial.traits import LineTraits
 from tests.link.serial.line import losing, traits
-from tests.link.serial.talk import BLOCK, Talk, Talker, random_write, zero_write
+from tests.link.serial.talk import BLOCK, Talk, Talker, random_write, text_write, zero_write
 
 LINES = [
     traits(baud=115_200, packs=False),
@@ -64,10 +66,24 @@ def test_both_directions_at_once_get_90_percent_each(of: LineTraits) -> None:
     assert writes * BLOCK / (of.baud / 10 * (talk.bench.now - began)) >= 0.90
 
 
-def test_zero_data_goes_many_times_faster_than_the_line() -> None:
-    of = LINES[1]
+@pytest.mark.parametrize("of", LINES, ids=name)
+def test_zero_data_goes_many_times_faster_than_the_line(of: LineTraits) -> None:
     seconds = Talk(of).seconds_for(400, 8, zero_write)
     assert 400 * BLOCK / (of.baud / 10 * seconds) >= 20
+
+
+@pytest.mark.parametrize("of", LINES[:2], ids=name)
+def test_a_message_of_zeroes_alone_is_no_bomb(of: LineTraits) -> None:
+    talk = Talk(of)
+    assert talk.seconds_for(2, 1, lambda: zero_write(1024)) < 8 * (1 << 20) / 11_520 / 20
+    assert talk.a.endings == talk.b.endings == []
+
+
+@pytest.mark.parametrize("of", [of for of in LINES if of.packs], ids=name)
+def test_text_goes_well_above_the_rate_of_the_line(of: LineTraits) -> None:
+    writes = min(400, of.baud // 1000)
+    seconds = Talk(of).seconds_for(writes, 8, text_write)
+    assert writes * BLOCK / (of.baud / 10 * seconds) >= 2
 
 
 def test_packing_costs_random_data_less_than_a_hundredth() -> None:
@@ -81,8 +97,22 @@ def test_one_packs_only_when_both_can() -> None:
     mute.restart(mute.b, traits(packs=False))
     mute.bench.run(1.0)
     assert mute.bench.run(5.0, lambda: mute.a.up and mute.b.up)
-    assert talk.seconds_for(8, 8, zero_write) < 0.3
-    assert mute.seconds_for(8, 8, zero_write) > 2.5
+    assert talk.seconds_for(8, 8, text_write) < 1.5
+    assert mute.seconds_for(8, 8, text_write) > 2.5
+    assert max(talk.seconds_for(8, 8, zero_write), mute.seconds_for(8, 8, zero_write)) < 0.3
+
+
+@pytest.mark.parametrize("flags", [HelloFlag(0), HelloFlag.ZSTD])
+def test_an_end_that_cannot_put_zeroes_in_gets_them_whole(flags: HelloFlag) -> None:
+    line = Line(traits(packs=False), 7, 0.0)
+    assert line.received(write_hello(Hello(VERSION, HelloFlag.UP | flags, 3, 7, 3400)), 0.0) == [LineUp()]
+    line.send([bytes(4096)])
+    reader = FrameReader()
+    reader.seed = seed_of(7, 3)
+    frames = [reader.read(raw) for now in (0.0, 0.1, 0.2) for raw in reader.closed(line.outgoing(now))]
+    sent = b"".join(bytes(frame.data) for frame in frames if isinstance(frame, Packet))
+    assert len(sent) > 1000
+    assert not any(sent)
 
 
 @pytest.mark.parametrize(("rate", "least"), [(0.01, 0.88), (0.05, 0.78), (0.2, 0.5)])
