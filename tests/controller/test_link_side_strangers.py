@@ -1,9 +1,13 @@
-"""Who has no secret learns nothing and changes nothing: neither map nor ledger, neither disk nor session."""
+"""Who has no secret is told a hello and no more, and changes nothing: neither map nor ledger, neither disk nor session.
+
+A hello has the controller's name, the number of its start, a nonce and its limits, as docs/controller.md says.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from hwvirt.controller.service import Service
 from hwvirt.errors import LinkError
 from hwvirt.link import messages as m
 from hwvirt.link.codec import Kind, decode, encode
+from hwvirt.link.config import LinkLimits
 from hwvirt.link.wire import read_header, write_frame
 from hwvirt.scsi.volume import Extent
 from tests.link.link_samples import REPLIES, REQUESTS
@@ -114,7 +119,8 @@ def test_who_has_no_secret_changes_nothing_and_hears_a_hello_at_most(tmp_path: P
             assert header.epoch == 0, "the epoch of the session is nobody's business"
             message = decode(header, memoryview(frame), "b")
             if isinstance(message, m.Hello):
-                assert (message.name, message.boot_epoch) == ("b", 2)
+                assert (message.name, message.boot_epoch, len(message.nonce)) == ("b", 2, 32)
+                assert (message.credit_requests, message.credit_bytes, message.frame_bytes) == astuple(LinkLimits())
             else:
                 assert isinstance(message, m.Bye)
         assert desk.known() == before
