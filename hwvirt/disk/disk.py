@@ -11,10 +11,14 @@ from hwvirt.scsi.sense import Sense
 from hwvirt.scsi.status import SenseKey
 from hwvirt.units import Deadline
 
-__all__ = ["LOST_WRITES", "BatchDisk", "Disk", "Ends", "execute_each"]
+__all__ = ["ATTENTIONS_MOST", "LOST_WRITES", "BatchDisk", "Disk", "Ends", "execute_each"]
 
 Ends = list[Completion | DiskError]
 """How each command of a batch ended, in order; a DiskError where no completion can be had."""
+
+ATTENTIONS_MOST = 5
+"""So many unit attentions in a row are taken for news of the past: power on, a reset, new firmware are told one by one, each
+in the place of an answer (SAM-5 5.14). A disk that has more to tell is told on."""
 
 LOST_WRITES = Sense(SenseKey.HARDWARE_ERROR, 0x0C, 0x00)
 """A flush that came too late: earlier writes may be gone. Told once, so it must not have a key that initiators try again

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from hwvirt.buffers import joined
-from hwvirt.disk.disk import LOST_WRITES
+from hwvirt.disk.disk import ATTENTIONS_MOST, LOST_WRITES
 from hwvirt.disk.linux import passthrough_limit_bytes
 from hwvirt.disk.sgio import DriverStatus, HostStatus, Outcome, sg_io
 from hwvirt.errors import DiskError
@@ -141,7 +141,7 @@ class SgDisk:
         return page._replace(data=(data,))
 
     def _until_answered(self, command: Command, deadline: Deadline) -> Completion:
-        repeats = 1
+        attentions, losses = ATTENTIONS_MOST, 1
         pause_s = _SHORTEST_PAUSE_S
         while True:
             end, completion, detail = self._try(command, deadline)
@@ -150,8 +150,11 @@ class SgDisk:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 if deadline.remaining:  # else it slept too long, and what is known is that the disk was busy
                     continue
-            elif repeats and (end is _End.ATTENTION or (end is _End.LOST and command.cdb[0] in _HARMLESS_TWICE)):
-                repeats -= 1
+            elif end is _End.ATTENTION and attentions:
+                attentions -= 1
+                continue
+            elif end is _End.LOST and losses and command.cdb[0] in _HARMLESS_TWICE:
+                losses -= 1
                 continue
             if completion is not None:
                 return completion

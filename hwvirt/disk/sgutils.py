@@ -16,6 +16,7 @@ from functools import cache
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from hwvirt.disk.disk import ATTENTIONS_MOST
 from hwvirt.errors import DiskError
 
 __all__ = [
@@ -42,7 +43,6 @@ _SENSE_BYTES = 252
 _TEXT_BYTES = 2048
 _QUIET = (False, 0)  # noisy, verbose
 _UNIT_ATTENTION, _NOT_SUPPORTED = 6, (5, 9)  # SG_LIB_CAT_UNIT_ATTENTION, _ILLEGAL_REQ and _INVALID_OP of sg_lib.h
-_ATTENTIONS_MOST = 5
 
 _BYTES = POINTER(c_uint8)
 _OBJECT = c_void_p
@@ -257,9 +257,9 @@ def _response(what: str, length_bytes: int, arguments: Callable[[Any, int], tupl
     library = _library()
     data = (c_uint8 * length_bytes)()
     result = _UNIT_ATTENTION
-    for _ in range(_ATTENTIONS_MOST):
+    for _ in range(1 + ATTENTIONS_MOST):
         result = getattr(library, function)(*arguments(data, length_bytes), *_QUIET)
-        if result != _UNIT_ATTENTION:  # which only tells of the past, SAM-5 5.14
+        if result != _UNIT_ATTENTION:  # which only tells of the past
             break
     if result in _NOT_SUPPORTED:
         raise NotSupportedError(f"{what} is not known to the disk.")

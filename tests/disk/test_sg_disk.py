@@ -31,6 +31,7 @@ MEDIUM_ERROR = bytes.fromhex("f00003000000050a00000000110000000000")
 RESET = bytes.fromhex("70000600000000 0a00000000 290000000000")
 POWER_ON = bytes.fromhex("70000600000000 0a00000000 290100000000")
 NEXUS_LOSS = bytes.fromhex("70000600000000 0a00000000 290700000000")
+NEW_FIRMWARE = bytes.fromhex("70000600000000 0a00000000 3f0100000000")
 MODE_CHANGED = bytes.fromhex("70000600000000 0a00000000 2a0100000000")
 
 GOOD = Answer(data=b"d" * 512)
@@ -176,7 +177,7 @@ def test_disk_that_was_busy_to_the_last_was_busy_and_not_late(
 
 @pytest.mark.parametrize("attention", [RESET, POWER_ON, NEXUS_LOSS, MODE_CHANGED])
 @pytest.mark.parametrize("command", [READ, WRITE, FLUSH])
-def test_unit_attention_was_not_executed_and_is_repeated_once(
+def test_command_that_met_a_unit_attention_was_not_executed_and_is_repeated(
     disk: SgDisk, kernel: FakeKernel, attention: bytes, command: Command
 ) -> None:
     kernel.answers = [check(attention)]
@@ -185,9 +186,28 @@ def test_unit_attention_was_not_executed_and_is_repeated_once(
     assert [seen.cdb for seen in kernel.seen] == [command.cdb] * 2
 
 
-def test_second_unit_attention_comes_out(disk: SgDisk, kernel: FakeKernel) -> None:
-    kernel.answers = [check(RESET), check(MODE_CHANGED)]
+@pytest.mark.parametrize("command", [READ, WRITE, FLUSH])
+def test_disk_that_has_five_things_to_tell_first_is_heard_out(
+    disk: SgDisk, kernel: FakeKernel, command: Command
+) -> None:
+    kernel.answers = [check(sense) for sense in (POWER_ON, RESET, NEW_FIRMWARE, NEXUS_LOSS, MODE_CHANGED)]
+    assert execute(disk, command).good
+    assert [seen.cdb for seen in kernel.seen] == [command.cdb] * 6
+
+
+def test_sixth_unit_attention_in_a_row_comes_out(disk: SgDisk, kernel: FakeKernel) -> None:
+    kernel.answers = [*[check(RESET)] * 5, check(MODE_CHANGED), GOOD]
     assert decode_sense(execute(disk, READ).sense).asc == 0x2A
+    assert execute(disk, READ).good
+
+
+def test_unit_attentions_are_not_counted_as_undecided_commands(disk: SgDisk, kernel: FakeKernel) -> None:
+    lost = Answer(host_status=7)
+    kernel.answers = [check(RESET), lost, check(MODE_CHANGED)]
+    assert execute(disk, READ).good
+    kernel.answers = [check(RESET), lost, check(MODE_CHANGED), lost]
+    with pytest.raises(DiskError, match="it may have been executed or not"):
+        execute(disk, READ)
 
 
 @pytest.mark.parametrize("attention", [RESET, POWER_ON])

@@ -6,7 +6,9 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,6 +209,27 @@ def test_descriptors_are_told_in_words_and_junk_is_no_sense_data(library: None) 
     assert "Information: 0x000000123456789a" in text
     assert sense_words(b"") is None
     assert sense_words(b"\x11" * 18) is None
+
+
+@pytest.mark.parametrize(("attentions", "asked"), [(5, 6), (6, 6)])
+def test_disk_that_has_five_things_to_tell_first_is_heard_out(
+    monkeypatch: pytest.MonkeyPatch, attentions: int, asked: int
+) -> None:
+    results = iter([6] * attentions + [0] * 9)  # 6: SG_LIB_CAT_UNIT_ATTENTION
+    taken: list[int] = []
+
+    def sg_ll_inquiry(*_: object) -> int:
+        taken.append(next(results))
+        return taken[-1]
+
+    monkeypatch.setattr(
+        sgutils,
+        "_library",
+        lambda: SimpleNamespace(sg_ll_inquiry=sg_ll_inquiry, sg_get_category_sense_str=lambda *_: None),
+    )
+    with nullcontext() if attentions < asked else pytest.raises(DiskError, match=r"INQUIRY failed: .*\(6\)\."):
+        inquiry(-1)
+    assert len(taken) == asked
 
 
 def test_node_that_speaks_no_scsi_is_a_disk_error(not_scsi: int) -> None:

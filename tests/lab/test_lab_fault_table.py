@@ -137,12 +137,12 @@ ROWS = {
         (f"{NO_ANSWER}, information 0x8", "GOOD"),
     ),
     # Attentions.
-    "attention-of-the-first-disk-is-not-the-hosts": Row(
-        FIRST, (Rule(PARAMETERS_CHANGED),), ("read 8 8", "flush"), ("GOOD", "GOOD"),
+    "attentions-of-the-first-disk-are-not-the-hosts": Row(
+        FIRST, (Rule(PARAMETERS_CHANGED, times=5),), ("read 8 8", "flush"), ("GOOD", "GOOD"),
         before=("write 8 8",), state=State.OWN,
     ),
-    "attention-of-the-second-disk-is-not-the-hosts": Row(
-        SECOND, (Rule(PARAMETERS_CHANGED, WRITE),), ("write 8 8", "read 8 8", "flush"), ("GOOD", "GOOD", "GOOD"),
+    "attentions-of-the-second-disk-are-not-the-hosts": Row(
+        SECOND, (Rule(PARAMETERS_CHANGED, WRITE, times=5),), ("write 8 8", "read 8 8", "flush"), ("GOOD", "GOOD", "GOOD"),
     ),
     "reset-told-by-the-second-disk-fails-the-flush-of-what-was-written-before": Row(
         SECOND, (Rule(RESET_OCCURRED, WRITE),), ("write 8 8", "flush", "flush"), ("GOOD", MAY_BE_LOST, "GOOD"),
