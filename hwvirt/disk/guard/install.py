@@ -73,12 +73,18 @@ def _starting(python: str, text: str) -> str:
 def install(root: Path, python: str = sys.executable) -> Iterator[str]:
     """Writes the files and puts them in force, where `root` is the running system. Yields what was done.
 
-    Raises OSError; InfrastructureError, at the end, when one of the commands has failed.
+    Raises InfrastructureError for a file that cannot be written; and, at the end, when one of the commands has failed.
     """
     for path, text in installed_files(root, python).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o644)
+        except OSError as error:
+            raise InfrastructureError(
+                f"cannot write {path}: {error.strerror}.",
+                next_step="Run it as root, or name another --root, where you may write.",
+            ) from error
         yield f"wrote {path}"
     if root == Path("/"):
         yield from put_in_force(_ACTIVATIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_command_that_fails_is_told_and_the_others_are_run(tmp_path: Path) -> No
         f"left out true control: there is no {tmp_path}/nobody, so there is nobody to tell",
         "ran true trigger",
     ]
+
+
+def test_root_that_may_not_be_written_is_told_with_the_next_step() -> None:
+    with pytest.raises(InfrastructureError) as refused:
+        list(install(Path("/proc"), PYTHON))  # not even root may write there
+    assert str(refused.value) == (
+        "cannot write /proc/etc/udev/rules.d/71-hwvirt.rules: No such file or directory. "
+        "Run it as root, or name another --root, where you may write."
+    )
+
+
+def test_folder_in_the_place_of_a_file_is_told_too(tmp_path: Path) -> None:
+    unit = tmp_path / "etc/systemd/system/hwvirt-controller@.service"
+    unit.mkdir(parents=True)
+    with pytest.raises(InfrastructureError, match=rf"^cannot write {re.escape(str(unit))}: Is a directory\. Run it as root"):
+        list(install(tmp_path, PYTHON))
 
 
 def test_program_in_a_home_is_told(tmp_path: Path) -> None:
