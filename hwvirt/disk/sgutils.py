@@ -1,6 +1,8 @@
 """libsgutils2, the library of sg3_utils: what a disk says of itself, asked by another's code, and sense data in words.
 
-Every signature is in `SIGNATURES`; every error leaves here as DiskError.
+Every signature is in `SIGNATURES`; every error leaves here as DiskError. The guard needs `inquiry` and `read_capacity_16`
+only; `PtObject`, `read_capacity_10`, `mode_sense_6`, `mode_sense_10`, `sense_words` and `sense_text` are for tests, which
+hold our own passthrough, pages and sense data against the library by them.
 
 Ref: sg3_utils 1.46, sg_pt.h, sg_cmds_basic.h, sg_lib.h.
 """
