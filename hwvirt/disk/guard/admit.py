@@ -47,7 +47,7 @@ class Admitted:
         return self.identity.block
 
     def recheck(self) -> None:
-        """For the start of each phase of a run: it is still this disk and still this label. Raises WrongDisk, DiskError."""
+        """Before each start of a controller: it is still this disk and still this label. Raises WrongDisk, DiskError."""
         refuse_another_disk(self.wanted, self.identity, self.probe)
         if _admissible(self.wanted, self.identity, self.claim) != self.label:
             raise self.wanted.refused(self.identity, "its label has changed since the run began", "Run it again.")

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from hwvirt.disk.discovery.identity import DiskIdentity, WriteCache
-from hwvirt.disk.discovery.label import decode_label
+from hwvirt.disk.discovery.label import decode_label, encode_label, make_label
 from hwvirt.disk.discovery.said import Said
 from hwvirt.disk.discovery.signatures import Signature
 from hwvirt.disk.discovery.uses import Use
@@ -110,6 +110,16 @@ def test_recheck_notices_another_label() -> None:
         machine.disks[0].start[:] = bytes(4096)
         with pytest.raises(WrongDisk, match="it is not armed"):
             admitted.recheck()
+
+
+def test_recheck_notices_that_the_disk_was_armed_anew() -> None:
+    machine = Machine()
+    armed(machine)
+    with admit(Name(), "desk", "first", machine) as admitted:
+        machine.disks[0].start[:] = encode_label(make_label("desk", "first", GOOD, DAY + timedelta(days=1)))
+        with pytest.raises(WrongDisk) as caught:
+            admitted.recheck()
+    assert str(caught.value) == f"{GOOD_DISK}its label has changed since the run began. Run it again."
 
 
 def test_one_disk_is_not_admitted_twice() -> None:
