@@ -15,6 +15,7 @@ __all__ = [
     "UP_WITHIN_S",
     "Config",
     "DiskConfig",
+    "GuardConfig",
     "LinkConfig",
     "LinkRole",
     "LunConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "SerialConfig",
     "StoreConfig",
     "TlsConfig",
+    "WindowConfig",
 ]
 
 UP_WITHIN_S = 10.0
@@ -41,14 +43,36 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     pass
 
 
+class WindowConfig(_Strict, frozen=True):
+    """A part of the disk."""
+
+    lba: _Blocks
+    blocks: Annotated[int, Meta(ge=1, le=1 << 60)]
+
+
+class GuardConfig(_Strict, frozen=True):
+    """A real disk by what it is, as in the file of the rig for which it was armed. See `hwvirt.disk.guard`."""
+
+    rig: _Text
+    role: _Text
+    size_bytes: Annotated[int, Meta(ge=1)]
+    window: WindowConfig
+    wwn: _Path | None = None
+    serial: _Path | None = None
+
+
 class DiskConfig(_Strict, frozen=True):
-    """A disk image or a device node; `kind` says how CDBs reach it. `witness`: the log of medium-changing CDBs."""
+    """A disk image or a device node; `kind` says how CDBs reach it. `witness`: the log of medium-changing CDBs.
+
+    `guard`: what a SCSI disk is admitted by; or "held": whoever wrote this has made the disk, or holds the claim on it.
+    """
 
     name: _Text
     path: _Path
     kind: DiskKind = "file"
     block_bytes: Literal[512, 4096] = 4096
     witness: str = ""
+    guard: GuardConfig | Literal["held"] | None = None
 
 
 class LunConfig(_Strict, frozen=True):
@@ -68,11 +92,8 @@ class LunConfig(_Strict, frozen=True):
         return self.mode in ("own", "redirect")
 
 
-class StoreConfig(_Strict, frozen=True):
+class StoreConfig(WindowConfig, frozen=True):
     """The part of the disk that takes the other controller's blocks."""
-
-    lba: _Blocks
-    blocks: Annotated[int, Meta(ge=1, le=1 << 60)]
 
 
 class SerialConfig(_Strict, frozen=True):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hwvirt.controller.config import Config, LinkConfig
+from hwvirt.controller.config import Config, DiskConfig, GuardConfig, LinkConfig, WindowConfig
 from hwvirt.controller.json_file import JsonFile, Way
 from hwvirt.controller.misfit import misfit
 from hwvirt.errors import UsageError
@@ -28,10 +28,13 @@ def load_config(path: Path) -> Config:
     except msgspec.ValidationError as error:
         way, reason, next_step, of_key = misfit(error, Config, file.value)
         raise (file.key_error if of_key else file.error)(way, reason, next_step or _KEYS) from error
+    _refuse_unguarded(file, config.disk)
     if config.link is not None:
         _refuse_halves(file, config.link)
     _refuse_lonely(file, config)
     _refuse_overlaps(file, config)
+    if isinstance(config.disk.guard, GuardConfig):
+        _refuse_outside(file, config, config.disk.guard.window)
     return config
 
 
@@ -68,6 +71,19 @@ def _places(config: Config) -> list[_Place]:
     return sorted(places())
 
 
+def _refuse_unguarded(file: JsonFile, disk: DiskConfig) -> None:
+    """A SCSI disk that is named by its node alone, and a guard of what is none."""
+    guard = disk.guard
+    if disk.kind == "file":
+        if guard is not None:
+            raise file.key_error(("disk", "guard"), "only a disk of the kind 'sg' has a guard", "Take it out.")
+    elif guard is None:
+        next_step = "It says which disk this is: a node may be another disk tomorrow. See docs/controller.md."
+        raise file.error(("disk",), "key 'guard' is missing", next_step)
+    elif isinstance(guard, GuardConfig) and guard.wwn is None and guard.serial is None:
+        raise file.error(("disk", "guard"), "names no disk", "Give its wwn or its serial; `hwvirt scan` prints both.")
+
+
 def _refuse_halves(file: JsonFile, link: LinkConfig) -> None:
     if link.serial is None:
         for key, value in (("host", link.host), ("port", link.port)):
@@ -102,3 +118,12 @@ def _refuse_overlaps(file: JsonFile, config: Config) -> None:
         if other.lba < one.lba + one.blocks:
             taken = f"{one.name} has blocks {one.lba} to {one.lba + one.blocks - 1}"
             raise file.error(other.way, f"{taken}, and {other.name} begins at block {other.lba}", "Move one of them.")
+
+
+def _refuse_outside(file: JsonFile, config: Config, window: WindowConfig) -> None:
+    last = window.lba + window.blocks - 1
+    for place in _places(config):
+        if place.lba < window.lba or place.lba + place.blocks - 1 > last:
+            lies = f"{place.name} has blocks {place.lba} to {place.lba + place.blocks - 1}"
+            reason = f"{lies}, and the window of the guard is {window.lba} to {last}"
+            raise file.error(place.way, reason, "Nothing may be written outside of it.")

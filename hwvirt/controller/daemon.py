@@ -17,6 +17,7 @@ import uvloop
 from hwvirt.controller.config import Config
 from hwvirt.controller.config_file import load_config, refuse_misfits
 from hwvirt.controller.control import ControlServer
+from hwvirt.controller.guarded import guarded
 from hwvirt.controller.journal import StateDirectory
 from hwvirt.controller.lifecycle import Lifecycle
 from hwvirt.controller.link_side import LinkSide
@@ -103,8 +104,7 @@ class Controller:
         control = ControlServer(Path(config.control), verbs_of(self), trace)
         state = _state_directory(config)
         stack.callback(state.close)
-        self.disk = _disk(config)
-        stack.callback(self.disk.close)
+        self.disk = _disk(config, trace, stack)
         if isinstance(self.disk, RemovableDisk):
             _watch(self.disk, trace, stack)
         self.disk_blocks = describe_disk(self.disk, Deadline.after(_DISK_S)).blocks
@@ -220,13 +220,17 @@ def _state_directory(config: Config) -> StateDirectory:
         ) from error
 
 
-def _disk(config: Config) -> Disk:
+def _disk(config: Config, trace: Trace, stack: AsyncExitStack) -> Disk:
+    """The disk, closed before what guards it lets it go."""
     disk = config.disk
     try:
-        return open_disk(disk.kind, disk.path, disk.block_bytes, disk.witness)
+        path = stack.enter_context(guarded(disk, trace))
+        opened = open_disk(disk.kind, path, disk.block_bytes, disk.witness)
     except DiskError as error:
         next_step = error.next_step or "Correct `disk` in its configuration."
         raise DiskError(f"controller {config.name}: disk {disk.name}: {error.reason}", next_step=next_step) from error
+    stack.callback(opened.close)
+    return opened
 
 
 def _watch(disk: RemovableDisk, trace: Trace, stack: AsyncExitStack) -> None:

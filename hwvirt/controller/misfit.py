@@ -21,6 +21,7 @@ PRINTABLE = r"^[ -~]*\Z"
 _UNKNOWN_KEY = "Object contains unknown field `"
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _TYPE = re.compile(r"Expected `(\w+)(?: \| null)?`, got `\w+`")
+_TYPES = re.compile(r"Expected `(\w+(?: \| \w+)+)`, got `\w+`")
 _BOUND = re.compile(r"Expected `(?:int|float)(?: \| null)?` [<>]")
 _PLACE = re.compile(r"(.*) - at `\$([\w.\[\]]*)`", re.DOTALL | re.ASCII)
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
@@ -67,6 +68,8 @@ def misfit(error: msgspec.ValidationError, form: type[msgspec.Struct], given: An
 def _misfit_there(reason: str, way: Way, kind: inspect.Type, value: Any, noun: str) -> Misfit:
     if missing := _MISSING.fullmatch(reason):
         return Misfit(way, f"{noun} {missing[1]!r} is missing")
+    if (several := _TYPES.fullmatch(reason)) and len(names := _without_null(several[1])) > 1:
+        return Misfit(way, f"must be {' or '.join(_KINDS.get(name, name) for name in names)}, not {_shown(value)}")
     words = _words_of(kind)
     if words and isinstance(value, str) and all(isinstance(word, str) for word in words):
         return Misfit(way, f"unknown word {_shown(value)}", suggestion(value, map(str, words)))
@@ -105,7 +108,7 @@ def _readings(message: str) -> Iterator[tuple[str, Way]]:
 def _followed(kind: inspect.Type, value: Any, way: Way) -> tuple[inspect.Type, Any] | None:
     """The type and the value at the end of the way; None where no way leads there."""
     for step in way:
-        kind = _plain(kind)
+        kind = _plain(kind, value)
         if isinstance(kind, inspect.StructType) and isinstance(value, dict) and step in value:
             types = {field.encode_name: field.type for field in kind.fields}
             if step not in types:
@@ -115,14 +118,19 @@ def _followed(kind: inspect.Type, value: Any, way: Way) -> tuple[inspect.Type, A
             kind, value = kind.item_type, value[int(step)]
         else:
             return None
-    return _plain(kind), value
+    return _plain(kind, value), value
 
 
-def _plain(kind: inspect.Type) -> inspect.Type:
-    """Without "or null"."""
+def _plain(kind: inspect.Type, value: Any) -> inspect.Type:
+    """Without "or null"; and of a word or an object, the one that the value is meant to be."""
     if isinstance(kind, inspect.UnionType):
-        return next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+        able = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
+        return next((one for one in able if isinstance(one, inspect.StructType) == isinstance(value, dict)), able[0])
     return kind
+
+
+def _without_null(names: str) -> list[str]:
+    return [name for name in names.split(" | ") if name != "null"]
 
 
 def _words_of(kind: inspect.Type) -> list[Any]:

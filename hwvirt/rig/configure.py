@@ -69,6 +69,8 @@ def configure(rig: Rig, name: str, places: Places, *, redirect_at_start: bool) -
             places.disk_kind,
             512 if places.block_bytes == 512 else 4096,
             str(places.folder / f"{spec.disk}.witness"),
+            # The run has made the disk, or has admitted it; it holds the disk until its controllers have ended.
+            "held" if places.disk_kind == "sg" else None,
         ),
         luns=[_lun(rig, spec, number, redirect_at_start) for number in spec.luns],
         store=StoreConfig(*store) if store else None,

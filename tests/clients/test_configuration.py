@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwvirt.controller.config import GuardConfig
 from hwvirt.controller.config_file import load_config
 from hwvirt.errors import ExitCode, UsageError
 
@@ -20,9 +21,16 @@ from .by_hand import Desk
 
 SEE = "See docs/controller.md for the keys."
 KNOWN = "Known: name, state_dir, control, disk, luns, store, link, nbd."
-KNOWN_OF_DISK = "Known: name, path, kind, block_bytes, witness."
+KNOWN_OF_DISK = "Known: name, path, kind, block_bytes, witness, guard."
 KNOWN_OF_LUN = "Known: lun, mode, lba, blocks, of, remote_lun, start."
+_WINDOW = {"lba": 256, "blocks": 1024}
+_GUARD = {"rig": "desk", "role": "first", "wwn": "naa.5000c500aabbccdd", "size_bytes": 8 << 20, "window": _WINDOW}
 _TLS = {"authority": "ca", "certificate": "c", "key": "k"}
+
+
+def sg(guard: Any, **changes: Any) -> dict[str, Any]:
+    """A SCSI disk with this guard. It stands in line 9, in a window of blocks 256 to 1279."""
+    return {"disk__kind": "sg", "disk__guard": guard, **changes}
 
 
 def refusal(path: Path) -> str:
@@ -37,7 +45,7 @@ def refusal(path: Path) -> str:
     [
         ({"lonk": 1}, ":30:3: unknown key 'lonk'. Did you mean 'link'?"),
         ({"link__stal_s": 1}, ":29:5: link: unknown key 'stal_s'. Did you mean 'stall_s'?"),
-        ({"disk__zzz": 1}, ":8:5: disk: unknown key 'zzz'. Known: name, path, kind, block_bytes, witness."),
+        ({"disk__zzz": 1}, f":8:5: disk: unknown key 'zzz'. {KNOWN_OF_DISK}"),
         ({"disk": None}, f":1:1: key 'disk' is missing. {SEE}"),
         ({"link__port": None}, f":22:11: link: key 'port' is missing. {SEE}"),
         ({"link__port": "9"}, f":25:13: link.port: must be a whole number, not '9'. {SEE}"),
@@ -80,6 +88,41 @@ def refusal(path: Path) -> str:
         (
             {"store": {"lba": 1000, "blocks": 24}},
             ":30:12: store: LUN 0 has blocks 0 to 1023, and the store begins at block 1000. Move one of them.",
+        ),
+        (
+            {"disk__kind": "sg"},
+            ":5:11: disk: key 'guard' is missing. It says which disk this is: a node may be another disk tomorrow. "
+            "See docs/controller.md.",
+        ),
+        ({"disk__guard": "held"}, ":8:5: disk: only a disk of the kind 'sg' has a guard. Take it out."),
+        ({"disk__guard": _GUARD}, ":8:5: disk: only a disk of the kind 'sg' has a guard. Take it out."),
+        (sg("hold"), ":9:14: disk.guard: unknown word 'hold'. Did you mean 'held'?"),
+        (sg(5), f":9:14: disk.guard: must be a text or an object, not 5. {SEE}"),
+        (sg([]), f":9:14: disk.guard: must be a text or an object, not a list. {SEE}"),
+        (sg({}), f":9:14: disk.guard: key 'rig' is missing. {SEE}"),
+        (sg(_GUARD | {"wwm": ""}), ":18:7: disk.guard: unknown key 'wwm'. Did you mean 'wwn'?"),
+        (sg(_GUARD | {"wwn": 5}), f":12:14: disk.guard.wwn: must be a text, not 5. {SEE}"),
+        (sg(_GUARD | {"wwn": ""}), f":12:14: disk.guard.wwn: is empty. {SEE}"),
+        (
+            sg(_GUARD | {"wwn": None}),
+            ":9:14: disk.guard: names no disk. Give its wwn or its serial; `hwvirt scan` prints both.",
+        ),
+        (sg(_GUARD | {"size_bytes": "8MiB"}), f":13:21: disk.guard.size_bytes: must be a whole number, not '8MiB'. {SEE}"),
+        (sg(_GUARD | {"window": {"lba": 256}}), f":14:17: disk.guard.window: key 'blocks' is missing. {SEE}"),
+        (
+            sg(_GUARD),
+            ":21:5: luns[0]: LUN 0 has blocks 0 to 1023, and the window of the guard is 256 to 1279. "
+            "Nothing may be written outside of it.",
+        ),
+        (
+            sg(_GUARD, luns__0__lba=256, luns__0__blocks=1025),
+            ":21:5: luns[0]: LUN 0 has blocks 256 to 1280, and the window of the guard is 256 to 1279. "
+            "Nothing may be written outside of it.",
+        ),
+        (
+            sg(_GUARD, luns__0__lba=256, store={"lba": 255, "blocks": 1}),
+            ":41:12: store: the store has blocks 255 to 255, and the window of the guard is 256 to 1279. "
+            "Nothing may be written outside of it.",
         ),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
@@ -174,6 +217,13 @@ def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_right_configuration_is_taken(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     assert [load_config(path).name for path in (desk.a(1), desk.b(), desk.own())] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("guard", ["held", _GUARD, _GUARD | {"wwn": None, "serial": "ZL2001"}], ids=str)
+def test_right_guard_is_taken(tmp_path: Path, guard: Any) -> None:
+    window = {"luns__0__lba": 256, "luns__0__blocks": 512, "store": {"lba": 768, "blocks": 512}}
+    taken = load_config(Desk(tmp_path).a(1, **sg(guard, **window))).disk.guard
+    assert taken == "held" if guard == "held" else isinstance(taken, GuardConfig)
 
 
 def test_json_that_is_no_yaml_is_taken_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -14,12 +15,14 @@ from hwvirt.controller.ask import call
 from hwvirt.controller.config import (
     Config,
     DiskConfig,
+    GuardConfig,
     LinkConfig,
     LunConfig,
     NbdConfig,
     SerialConfig,
     StoreConfig,
     TlsConfig,
+    WindowConfig,
 )
 from hwvirt.controller.config_file import load_config
 
@@ -77,12 +80,20 @@ def test_stop_and_start_keep_everything(example: Path) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [Config, DiskConfig, LunConfig, StoreConfig, LinkConfig, SerialConfig, TlsConfig, NbdConfig],
+    [Config, DiskConfig, GuardConfig, WindowConfig, LunConfig, StoreConfig, LinkConfig, SerialConfig, TlsConfig, NbdConfig],
     ids=lambda part: part.__name__,
 )
 def test_manual_names_every_key(part: type[msgspec.Struct]) -> None:
     keys = [field.name for field in msgspec.structs.fields(part)]
     assert [key for key in keys if f"`{key}`" not in MANUAL and f'"{key}":' not in MANUAL] == []
+
+
+def test_example_of_a_guard_is_a_configuration(example: Path) -> None:
+    (disk,) = re.findall(r'^    ("disk": \{\n.*?^    \}$)', MANUAL, flags=re.DOTALL | re.MULTILINE)
+    config = json.loads((example / "a.json").read_text()) | json.loads(f"{{{disk}}}")
+    config["luns"][0]["lba"] = 2048
+    (example / "a.json").write_text(json.dumps(config))
+    assert isinstance(load_config(example / "a.json").disk.guard, GuardConfig)
 
 
 def test_manual_names_every_verb(example: Path) -> None:

@@ -28,6 +28,7 @@ from hwvirt.units import Deadline
 from tests.lab.guest_guard import DAY, first, name_of
 
 NOBODY, GROUP = 65534, 900
+LINK = "/dev/hwvirt-sg/desk/first"
 HWVIRT = (sys.executable, "-m", "hwvirt")
 RIG = """\
 rig: desk
@@ -110,6 +111,32 @@ def rig_of_a_member(first_disk: DiskIdentity, second: DiskIdentity) -> object:
     return [denied, armed_by_member, links, ran, held, owner]
 
 
+def controller_of_a_member(disk: DiskIdentity) -> list[object]:
+    """`hwvirt controller` on the link that udev has made, from its start to its end: exit code, and what it said."""
+    window = {"lba": 2048, "blocks": 2048}
+    guard = {"rig": "desk", "role": "first", "wwn": disk.wwn, "size_bytes": disk.size_bytes, "window": window}
+    config = {
+        "name": "a",
+        "state_dir": "/tmp/a.state",
+        "control": "/tmp/a.sock",
+        "disk": {"name": "first", "path": LINK, "kind": "sg", "block_bytes": 512, "guard": guard},
+        "luns": [{"lun": 0, "mode": "own", **window}],
+    }
+    Path("/tmp/a.json").write_text(json.dumps(config))
+    with subprocess.Popen(
+        [*HWVIRT, "controller", "/tmp/a.json", "--until-eof"],
+        user=NOBODY, group=GROUP, extra_groups=[], cwd="/tmp", text=True, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line.strip())
+            if "controller.started" in line:
+                process.stdin.close()
+    return [process.returncode, said]
+
+
 def words(act: Callable[[], object]) -> str:
     try:
         return str(act())
@@ -166,6 +193,8 @@ def answer(question: str) -> object:
             return as_member(lambda: [words(run_first), words(lambda: SgDisk(other.sg)), words(lambda: SgDisk(other.block))])
         case "member runs a rig":
             return rig_of_a_member(disk, other)
+        case "member runs a controller":
+            return controller_of_a_member(disk)
         case "member by block node":
             return as_member(lambda: words(flush_by_block_node))
         case "probe":

@@ -1,10 +1,12 @@
-"""`hwvirt scan`, `arm` and `disarm` on SCSI disks, beside the commands of others; a disk that is pulled under load."""
+"""`hwvirt scan`, `arm`, `disarm` and `controller` on SCSI disks, beside the commands of others; a disk pulled under load."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -55,6 +57,37 @@ class Machine:
 
     def shell(self, command: str) -> str:
         return self.kernel.run(["sh", "-c", command], soon())
+
+    def controller(self, name: str, disk: dict[str, Any], **changes: Any) -> None:
+        """The configuration NAME.json, with one LUN on a disk that is armed as disk-1 of rig desk."""
+        identity = {key: disk[key] for key in ("wwn", "serial", "size_bytes")}
+        guard = {"rig": "desk", "role": "disk-1", **identity, "window": {"lba": 2048, "blocks": 12288}}
+        config = {
+            "name": name,
+            "state_dir": f"/tmp/{name}.state",
+            "control": f"/tmp/{name}.sock",
+            "disk": {"name": "first", "path": disk["sg"], "kind": "sg", "block_bytes": 512, "guard": guard, **changes},
+            "luns": [{"lun": 0, "mode": "own", "lba": 2048, "blocks": 2048}],
+        }
+        (self.kernel.share / f"{name}.json").write_text(json.dumps(config))
+
+    @contextmanager
+    def serving(self, name: str) -> Iterator[None]:
+        """The controller of NAME.json, from when it serves until SIGTERM, which it obeys with exit code 0."""
+        command = [sys.executable, "-m", "hwvirt", "controller", f"{name}.json"]
+        job = self.kernel.start(["sh", "-c", 'exec "$@" 2>&1', "sh", *command])
+        said: list[str] = []
+        while not said or "controller.started" not in said[-1]:
+            line = job.line(soon())
+            assert line is not None, said
+            said.append(line)
+        yield
+        self.kernel.signal(job, "TERM")
+        assert job.wait(soon()) == 0
+
+    def digest(self, block: str) -> str:
+        """Of every byte of a disk, read past all caches."""
+        return self.shell(f"dd if={block} bs=1M iflag=direct 2>/dev/null | sha256sum")
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +160,44 @@ def test_arming_what_is_no_real_disk_is_usage(machine: Machine) -> None:
         "hwvirt: disk disk-1 of made.yaml is made by the run: only real disks are armed. Real disks there: none.\n",
     )
     assert machine.hwvirt("scan --json --yaml") == (2, "", "hwvirt: --json and --yaml do not go together. Choose one.\n")
+
+
+def test_controller_by_itself_has_only_the_disk_that_was_armed_and_alone(
+    machine: Machine, found: list[dict[str, Any]]
+) -> None:
+    disk, other = found
+    block = disk["block"]
+    refusing = f"hwvirt: refusing {block} ({disk['serial']}, 8.4 MB) as disk disk-1 of rig desk: "
+
+    def refused(name: str) -> str:
+        before = machine.digest(block)
+        code, out, err = machine.hwvirt(f"controller {name}.json")
+        assert (code, out, machine.digest(block)) == (3, "", before), err
+        return err.removeprefix(refusing)
+
+    for name in ("a", "b"):
+        machine.controller(name, disk)
+    machine.controller("c", disk, path=other["sg"])
+    machine.rig("desk", machine.fine("scan --yaml"))
+    assert refused("a") == "it is not armed. Arm it: hwvirt arm, with the rig file.\n"
+
+    machine.shell(f"mkfs.ext4 -qF {block}; mkdir -p /tmp/point; mount -o ro {block} /tmp/point")
+    assert refused("a") == f"{block} is mounted on /tmp/point. Unmount it (umount /tmp/point), or name another disk.\n"
+    machine.shell(f"umount {block}; dd if=/dev/zero of={block} bs=1M count=8 conv=fsync")
+
+    machine.fine("arm desk.yaml --disk disk-1")
+    assert refused("c") == (
+        f"its node for SG_IO is {disk['sg']}, and the configuration's path is {other['sg']}. "
+        f"Let `path` be {disk['sg']}, or the link that udev makes: /dev/hwvirt-sg/desk/disk-1.\n"
+    )
+    with machine.serving("a"):
+        status = json.loads(machine.fine("ctl /tmp/a.sock status"))
+        assert (status["ready"], status["disk"]["path"], status["luns"][0]["blocks"]) == (True, disk["sg"], 2048)
+        claimed = refused("b")
+        by, remedy = r"process [0-9]+ \(\S+ -m hwvirt controller a\.json\)", "Wait until that run has ended, or stop it."
+        assert re.fullmatch(rf"it is claimed by {by}\. {re.escape(remedy)}\n", claimed), claimed
+    machine.fine("disarm desk.yaml")
+    assert machine.shell("cat /dev/sda /dev/sdb | tr -d '\\0' | wc -c") == "0\n"
 
 
 def test_two_disks_with_one_wwn_are_refused(twins: Machine) -> None:

@@ -120,6 +120,15 @@ def test_member_of_the_group_runs_a_rig_on_armed_disks_by_the_program(ask: Ask) 
     assert owner == NOBODY
 
 
+def test_member_of_the_group_runs_a_controller_by_itself_whose_path_is_the_link(ask: Ask) -> None:
+    ask("arm")
+    code, said = ask("member runs a controller")
+    assert code == 0, said
+    (admitted,) = [line for line in said if "disk.admitted" in line]
+    assert admitted.endswith("disk=first node=/dev/sg0 identity=/dev/sda (2000, 4.2 MB)"), said
+    assert [line for line in said if "controller.started" in line] != []
+
+
 def test_armed_disk_that_is_plugged_in_again_is_open_again(ask: Ask) -> None:
     ask("arm")
     gone, back = ask("pull and plug")
