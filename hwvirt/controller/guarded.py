@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hwvirt.controller.config import DiskConfig, GuardConfig
+from hwvirt.errors import SafetyRefusal
 from hwvirt.scsi.volume import Extent
 from hwvirt.trace import Trace
 
 __all__ = ["guarded"]
+
+_LOOP_MAJOR = 7  # Documentation/admin-guide/devices.txt
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,13 @@ class _Name:
 def guarded(disk: DiskConfig, trace: Trace) -> Iterator[str]:
     """The node to open, as long as this is open: a disk that is named by its identity is admitted and claimed.
 
-    Raises WrongDisk for a disk that must not be written, also when `path` is not its node; DiskError for one that cannot be
-    asked. Without an identity it is `path`: a file claims itself, and a disk that is held is claimed by who holds it.
+    Raises WrongDisk for a disk that must not be written, also when `path` is not its node; SafetyRefusal for one that hides
+    as a file; DiskError for one that cannot be asked. Without an identity the node is `path`: a file claims itself, and who
+    holds a disk has the claim.
     """
     guard = disk.guard
+    if disk.kind == "file":
+        _refuse_disk(disk.path)
     if not isinstance(guard, GuardConfig):
         yield disk.path
         return
@@ -48,3 +55,16 @@ def guarded(disk: DiskConfig, trace: Trace) -> Iterator[str]:
             )
         trace.emit("disk.admitted", disk=disk.name, node=admitted.sg, identity=str(admitted.identity))
         yield admitted.sg
+
+
+def _refuse_disk(path: str) -> None:
+    """Of block devices, only loop devices are files: any other one may be a real disk, or lie on one."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return  # who opens it says why it cannot
+    if stat.S_ISBLK(found.st_mode) and os.major(found.st_rdev) != _LOOP_MAJOR:
+        raise SafetyRefusal(
+            f"refusing {path}: it is a block device, and of the kind 'file' are images and loop devices only.",
+            next_step="Name a SCSI disk as kind 'sg' with a guard: see docs/controller.md.",
+        )

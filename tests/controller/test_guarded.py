@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from hwvirt.controller import daemon
+from hwvirt.controller import daemon, guarded
 from hwvirt.controller.config import Config, DiskConfig, GuardConfig, LunConfig, WindowConfig
 from hwvirt.controller.daemon import Controller
 from hwvirt.disk.discovery.uses import Use
 from hwvirt.disk.guard import admit as guard
 from hwvirt.disk.guard.wanted import WrongDisk
 from hwvirt.disk.loop import LoopDisk, create_image
-from hwvirt.errors import ExitCode, UsageError
+from hwvirt.errors import ExitCode, SafetyRefusal, UsageError
 from hwvirt.scsi.volume import Access
 from hwvirt.trace import Event, Trace
 from tests.disk.guard.machine import GOOD, WINDOW, Machine
@@ -176,6 +179,27 @@ def test_claim_is_given_back_when_the_start_fails_later(bench: Bench) -> None:
     with pytest.raises(UsageError, match="LUN 0 ends at block 2112, but disk first"):
         bench.run(bench.config(blocks=65))
     assert (bench.opened, bench.closed, bench.claims) == ([("/dev/sg2", HELD)], [HELD], [])
+
+
+@pytest.mark.parametrize(("major", "free"), [(8, False), (253, False), (7, True)], ids=["sd", "device mapper", "loop"])
+def test_block_device_that_is_named_as_a_file_is_refused_unless_it_is_a_loop_device(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, major: int, free: bool
+) -> None:
+    node = str(bench.folder / "sdc")
+    found = SimpleNamespace(st_mode=stat.S_IFBLK | 0o660, st_rdev=os.makedev(major, 32))
+    monkeypatch.setattr(guarded, "os", SimpleNamespace(stat=lambda path: {node: found}[path], major=os.major))
+    config = msgspec.structs.replace(bench.config(), disk=DiskConfig("first", node, "file", 512))
+    if free:
+        bench.run(config)
+    else:
+        with pytest.raises(SafetyRefusal) as caught:
+            bench.run(config)
+        assert str(caught.value) == (
+            f"refusing {node}: it is a block device, and of the kind 'file' are images and loop devices only. "
+            "Name a SCSI disk as kind 'sg' with a guard: see docs/controller.md."
+        )
+        assert caught.value.exit_code is ExitCode.REFUSED
+    assert bench.opened == ([(node, [])] if free else [])
 
 
 def test_held_disk_is_opened_as_it_is_named_and_claimed_by_nobody_here(bench: Bench) -> None:

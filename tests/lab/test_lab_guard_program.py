@@ -178,7 +178,12 @@ def test_controller_by_itself_has_only_the_disk_that_was_armed_and_alone(
     for name in ("a", "b"):
         machine.controller(name, disk)
     machine.controller("c", disk, path=other["sg"])
+    machine.controller("d", disk, path=block, kind="file", guard=None)
     machine.rig("desk", machine.fine("scan --yaml"))
+    assert refused("d") == (
+        f"hwvirt: refusing {block}: it is a block device, and of the kind 'file' are images and loop devices only. "
+        "Name a SCSI disk as kind 'sg' with a guard: see docs/controller.md.\n"
+    )
     assert refused("a") == "it is not armed. Arm it: hwvirt arm, with the rig file.\n"
 
     machine.shell(f"mkfs.ext4 -qF {block}; mkdir -p /tmp/point; mount -o ro {block} /tmp/point")
