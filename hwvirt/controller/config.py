@@ -64,7 +64,7 @@ class GuardConfig(_Strict, frozen=True):
 class DiskConfig(_Strict, frozen=True):
     """A disk image or a device node; `kind` says how CDBs reach it. `witness`: the log of medium-changing CDBs.
 
-    `guard`: what a SCSI disk is admitted by; or "held": whoever wrote this has made the disk, or holds the claim on it.
+    `guard`: what a SCSI disk is admitted by, or "held": whoever wrote this has made the disk, or holds the claim on it.
     """
 
     name: _Text
