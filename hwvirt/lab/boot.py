@@ -12,12 +12,13 @@ from pathlib import Path
 from hwvirt.lab.cables import EthernetEnd, SerialEnd
 from hwvirt.lab.process import LabError
 
-__all__ = ["CONTROL_TTY", "JOB_TTYS", "exports", "guest_settings", "make_boot_folder", "uml_arguments"]
+__all__ = ["CONTROL_TTY", "JOB_TTYS", "exports", "guest_settings", "in_guest", "make_boot_folder", "uml_arguments"]
 
 CONTROL_TTY = 63
 JOB_TTYS = range(51, 63)
 
 _INIT = Path(__file__).parent / "guest" / "init.sh"
+_BOOT_FOLDER = "LAB_BOOT"  # init.sh reads it
 _PACKAGE_ROOT = Path(__file__).parents[2]
 _COVERED = tuple(map(Path, ("/tmp", "/run", "/mnt", "/dev", "/proc", "/sys")))  # noqa: S108 - what init.sh mounts over
 _QUICK = (  # self-benchmarks of raid6 and xor take 0.9 s of a boot, 256 legacy terminals 0.3 s
@@ -66,6 +67,11 @@ def exports(environment: Mapping[str, str]) -> str:
     return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in environment.items())
 
 
+def in_guest(command_line: Path = Path("/proc/cmdline")) -> bool:
+    """Whether the kernel that runs this is one of the lab's: it was booted as `uml_arguments` says."""
+    return any(word.startswith(f"{_BOOT_FOLDER}=") for word in command_line.read_text().split())
+
+
 def uml_arguments(
     boot: Path,
     name: str,
@@ -78,7 +84,7 @@ def uml_arguments(
     """The command line; `lines` is the descriptor of each serial line that control and jobs use. Ref: linux.uml --help."""
     return [
         "linux.uml", f"mem={memory_bytes >> 20}M", f"umid={name}", f"uml_dir={boot}/uml/",
-        "rootfstype=hostfs", "rootflags=/", "ro", "noreboot", "panic=-1", f"init={boot}/init", f"LAB_BOOT={boot}",
+        "rootfstype=hostfs", "rootflags=/", "ro", "noreboot", "panic=-1", f"init={boot}/init", f"{_BOOT_FOLDER}={boot}",
         "con=null", "con0=null,fd:1", "ssl=null", *_QUICK,
         *(f"ssl{tty}=fd:{descriptor}" for tty, descriptor in lines.items()),
         *(f"ssl{number}=fd:{end.fileno()}" for number, end in enumerate(serial)),

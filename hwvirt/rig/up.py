@@ -15,8 +15,10 @@ import msgspec
 import uvloop
 from rich.table import Table
 
-from hwvirt.errors import ExitCode, HwvirtError
+from hwvirt.errors import ExitCode, HwvirtError, UsageError
+from hwvirt.lab.boot import in_guest
 from hwvirt.rig.bench import Bench
+from hwvirt.rig.disks import needs_lab
 from hwvirt.rig.file.model import Rig
 from hwvirt.stopping import on_stop
 from hwvirt.tables import Fit, print_table
@@ -26,10 +28,17 @@ from hwvirt.units import format_size
 __all__ = ["up_rig"]
 
 _WATCH_S = 0.5
+_IN_THE_LAB = "`hwvirt run` boots the kernels for it; `hwvirt lab shell` boots one for a look around."
 
 
 def up_rig(rig: Rig, *, json: bool) -> ExitCode:
-    """Brings the rig up, redirecting, tells how to reach it, and takes it down when told to stop."""
+    """Brings the rig up, redirecting, tells how to reach it, and takes it down when told to stop.
+
+    Raises UsageError for a rig of the lab on any other kernel: that one's drivers and target are not the rig's to change.
+    """
+    if needs_lab(rig) and not in_guest():
+        reason = f"rig {rig.name} has disks that only a kernel of the lab makes, and this is none"
+        raise UsageError(f"{reason}.", next_step=_IN_THE_LAB)
     return uvloop.run(_up(rig, json))
 
 
@@ -60,11 +69,11 @@ async def _up(rig: Rig, json: bool) -> ExitCode:
 
 
 def _folder(rig: Rig, stack: AsyncExitStack) -> Path:
-    """A folder that goes with the rig, unless the rig failed: then the error says where the logs are, and whose they are."""
+    """A folder that goes with the rig, unless the rig failed: then the error says where the logs are, if there are any."""
     folder = Path(tempfile.mkdtemp(prefix=f"hwvirt-{rig.name}-"))
 
     def leave(_kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None) -> None:
-        if isinstance(error, HwvirtError):
+        if isinstance(error, HwvirtError) and any(folder.glob("*.log")):
             error.add_note(f"The logs are left in {folder}. Remove it when you have read them.")
         else:
             shutil.rmtree(folder)

@@ -80,6 +80,32 @@ def test_rig_that_cannot_be_is_refused_before_anything_is_made(tmp_path: Path, s
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
+@pytest.mark.parametrize("disk", ["scsi-debug: {size: 4MiB}", "tcm-loop: {size: 4MiB}", "tcmu: {size: 4MiB}"])
+def test_rig_of_the_lab_stays_off_the_kernel_of_the_machine(tmp_path: Path, disk: str) -> None:
+    rig = (
+        f"rig: small\ndisks: {{d: {{{disk}}}}}\ncontrollers: {{a: {{disk: d, luns: {{0: own}}}}}}\n"
+        "scenarios: [{name: nothing, steps: [{judge: all}]}]\n"
+    )
+    (tmp_path / "small.yaml").write_text(rig)
+    ended = hwvirt("up", "small.yaml", cwd=tmp_path, TMPDIR=str(tmp_path))
+    said = (
+        "hwvirt: rig small has disks that only a kernel of the lab makes, and this is none. "
+        "`hwvirt run` boots the kernels for it; `hwvirt lab shell` boots one for a look around.\n"
+    )
+    assert (ended.code, ended.out, ended.err) == (2, "", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_rig_that_fails_before_anything_runs_leaves_no_folder(tmp_path: Path) -> None:
+    files = ", ".join(f"{name}: {{authority: none.pem, certificate: c.pem, key: k.pem}}" for name in "ab")
+    link = f"link: {{ethernet: {{tls: {{files: {{{files}}}}}}}}}\n"
+    (tmp_path / "small.yaml").write_text(RIG.format(second="{size: 32MiB}") + link)
+    ended = hwvirt("up", "small.yaml", cwd=tmp_path, TMPDIR=str(tmp_path))
+    said = "link TLS none.pem: No such file or directory. Correct `link.ethernet.tls` of the rig."
+    assert (ended.code, ended.out, ended.err) == (2, "", f"hwvirt: {said}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
 def test_rig_file_that_is_not_there(tmp_path: Path) -> None:
     ended = hwvirt("up", "none.yaml", cwd=tmp_path)
     assert (ended.code, ended.err) == (2, "hwvirt: cannot read the rig file none.yaml: No such file or directory.\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hwvirt.errors import UsageError
-from hwvirt.lab.boot import guest_settings, make_boot_folder, uml_arguments
+from hwvirt.lab.boot import guest_settings, in_guest, make_boot_folder, uml_arguments
 from hwvirt.lab.cables import DirectEthernet, EthernetCable, SerialCable
 from hwvirt.lab.kernel import Kernel
 from hwvirt.lab.process import LabError, lab_missing, memory_directory
@@ -31,6 +31,14 @@ def test_long_and_odd_paths_stay_off_the_command_line(tmp_path: Path, monkeypatc
     assert "mem=64M" in arguments
     assert "ssl63=fd:9" in arguments
     assert not any(" " in argument for argument in arguments)
+
+
+def test_a_kernel_of_the_lab_is_known_by_what_it_was_told(tmp_path: Path) -> None:
+    told = tmp_path / "cmdline"
+    told.write_text(" ".join(uml_arguments(tmp_path, "a", 64 << 20, {}, [], [], 0)))
+    assert in_guest(told)
+    told.write_text("BOOT_IMAGE=/boot/vmlinuz root=/dev/sda1 NOT_LAB_BOOT=/tmp quiet\n")
+    assert not in_guest(told)
 
 
 def test_cables_are_numbered_by_kind_and_no_two_share_an_address() -> None:

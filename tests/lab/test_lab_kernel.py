@@ -47,6 +47,11 @@ def test_our_own_python_runs_there_and_its_output_is_no_terminal(kernel: Kernel)
     assert output.split() == [hwvirt.units.__file__, sys.prefix, "False"]
 
 
+def test_a_program_knows_that_its_kernel_is_one_of_the_lab(kernel: Kernel) -> None:
+    program = "import hwvirt.lab.boot; print(hwvirt.lab.boot.in_guest())"
+    assert kernel.run([sys.executable, "-c", program], soon()) == "True\n"
+
+
 def test_a_program_may_be_named_by_a_relative_path(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/usr")
     assert kernel.run(["bin/pwd"], soon()) == f"{SHARE_IN_GUEST}\n"
