@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hwvirt.disk.disk import Disk
 from hwvirt.disk.guard.admit import Admitted, admit
@@ -20,7 +23,9 @@ from hwvirt.lab.tcmu import Tcmu, serve
 from hwvirt.rig.file.model import Backing, DiskSpec, LabDisk, LoopNode, Rig, ScsiDebugSpec, SgSpec, TcmuSpec
 from hwvirt.scsi.volume import Access
 
-__all__ = ["BenchDisk", "guest_spec", "needs_lab", "prepare_disk", "volatile_backing"]
+__all__ = ["BenchDisk", "guest_spec", "needs_lab", "prepare_disk", "volatile_devices"]
+
+_BACKING = "HWVIRT_BACKING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,14 @@ def needs_lab(rig: Rig) -> bool:
     return any(isinstance(disk, LabDisk) for disk in rig.disks.values())
 
 
-def volatile_backing(name: str) -> str:
-    """The environment variable that tells a guest which block device keeps the data of a disk with a volatile cache."""
-    return f"HWVIRT_BACKING_{name.upper().replace('-', '_').replace('.', '_')}"
+def volatile_devices(devices: Mapping[str, str]) -> dict[str, str]:
+    """The environment that tells a guest which block device keeps the data of which disk with a volatile cache, by name."""
+    return {_BACKING: msgspec.json.encode(devices).decode()}
+
+
+def _volatile_device(name: str) -> str | None:
+    """What `volatile_devices` says of a disk, in the guest."""
+    return msgspec.json.decode(os.environ.get(_BACKING, "{}"), type=dict[str, str]).get(name)
 
 
 def prepare_disk(rig: Rig, name: str, folder: Path, stack: ExitStack) -> BenchDisk:
@@ -95,7 +105,7 @@ def guest_spec(
     """What a guest is asked to make; an image that the disk needs is made in `folder`, its removal is on the stack.
 
     `volatile`: the block device in the guest that keeps the data of a disk with a volatile cache; else the guest's
-    environment names it (`volatile_backing`).
+    environment names it (`volatile_devices`).
     Raises InfrastructureError for a disk that no guest makes.
     """
     if not isinstance(spec, LabDisk):
@@ -107,7 +117,7 @@ def guest_spec(
     if spec.backing is Backing.LOOP:
         image = _image(name, spec.size_bytes, folder, stack)
         return TcmLoop(name, str(image), spec.size_bytes, spec.block_bytes)
-    device = volatile or os.environ.get(volatile_backing(name))
+    device = volatile or _volatile_device(name)
     if device is None:
         raise InfrastructureError(f"disk {name}: no block device for its data.", next_step="Run the rig in the lab.")
     return TcmLoop(name, device, spec.size_bytes, spec.block_bytes, Cache.VOLATILE)

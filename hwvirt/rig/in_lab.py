@@ -28,7 +28,7 @@ from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
 from hwvirt.rig import two_kernels
 from hwvirt.rig.bench import last_complaint
-from hwvirt.rig.disks import volatile_backing
+from hwvirt.rig.disks import volatile_devices
 from hwvirt.rig.errands import Answer, Streamed
 from hwvirt.rig.file.model import Backing, Kernels, Rig, TcmLoopSpec
 from hwvirt.rig.operator import Operator
@@ -108,14 +108,15 @@ def _memory_bytes(rig: Rig) -> int:
 
 
 def _volatile_disks(rig: Rig, directory: Path) -> tuple[list[Path], dict[str, str]]:
+    """The images that keep the data of disks with a volatile cache, and the environment that says which is whose."""
     images: list[Path] = []
-    backing: dict[str, str] = {}
+    devices: dict[str, str] = {}
     for name, disk in rig.disks.items():
         if isinstance(disk, TcmLoopSpec) and disk.backing is Backing.FILE:
-            backing[volatile_backing(name)] = f"/dev/ubd{chr(ord('a') + len(images))}"
+            devices[name] = f"/dev/ubd{chr(ord('a') + len(images))}"
             images.append(directory / f"{name}.img")
             create_image(images[-1], disk.size_bytes)
-    return images, backing
+    return images, volatile_devices(devices)
 
 
 @dataclass(frozen=True, slots=True)
