@@ -24,6 +24,7 @@ def run(
     stream: Annotated[bool, typer.Option("--stream", hidden=True)] = False,
     bench: Annotated[Path | None, typer.Option("--bench", hidden=True)] = None,
     copy: Annotated[Path | None, typer.Option("--copy", hidden=True)] = None,
+    papers: Annotated[Path | None, typer.Option("--papers", hidden=True)] = None,
 ) -> ExitCode:
     """Run a rig and judge it."""
     from hwvirt.rig.file import load_rig  # noqa: PLC0415  slow to load
@@ -31,6 +32,10 @@ def run(
     loaded = load_rig(rig, copy)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
+    if papers is not None:
+        from hwvirt.rig.certificates import with_papers  # noqa: PLC0415  slow to load
+
+        loaded = with_papers(loaded, papers)
 
     if dry_run:
         from hwvirt.rig.describe import print_dry_run  # noqa: PLC0415  slow to load

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from cryptography import x509
@@ -18,12 +18,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hwvirt.controller.config import TlsConfig
 from hwvirt.errors import UsageError
 from hwvirt.link.config import TlsFiles
-from hwvirt.rig.file.model import Ethernet, Rig
+from hwvirt.rig.file.model import Ethernet, Rig, TlsSpec
 
-__all__ = ["Papers", "generate", "papers_of"]
+__all__ = ["Papers", "copy_papers", "generate", "papers_given", "papers_of", "with_papers"]
 
 _VALID = datetime.timedelta(days=365)
 _CLOCKS_DIFFER = datetime.timedelta(days=1)
+_FILES = ("authority.pem", "certificate.pem", "key.pem")
 _BOTH_ROLES = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
@@ -38,20 +39,39 @@ class Papers:
     def write(self, folder: Path, seen_as: PurePath | None = None) -> TlsConfig:
         """Writes them into a new folder, for its owner alone. Whoever reads them sees that folder as `seen_as`."""
         folder.mkdir(mode=0o700)
-        contents = {"authority.pem": self.authority, "certificate.pem": self.certificate, "key.pem": self.key}
-        for name, content in contents.items():
+        for name, content in zip(_FILES, (self.authority, self.certificate, self.key), strict=True):
             path = folder / name
             path.touch(mode=0o600)
             path.write_bytes(content)
-        return TlsConfig(*(str((seen_as or folder) / name) for name in contents))
+        return TlsConfig(*(str((seen_as or folder) / name) for name in _FILES))
 
 
 def papers_of(rig: Rig) -> Mapping[str, Papers]:
     """The papers of each controller, from its files or made now; none without TLS. Raises UsageError for a bad file."""
     if not isinstance(rig.link, Ethernet) or rig.link.tls is None:
         return {}
-    files = rig.link.tls.files
-    return {name: _read(files[name]) for name in files} if files else generate(rig.controllers)
+    return papers_given(rig) or generate(rig.controllers)
+
+
+def papers_given(rig: Rig) -> Mapping[str, Papers]:
+    """The papers of each controller where the rig names files. Raises UsageError for a bad one."""
+    tls = rig.link.tls if isinstance(rig.link, Ethernet) else None
+    return {name: _read(files) for name, files in tls.files.items()} if tls else {}
+
+
+def copy_papers(papers: Mapping[str, Papers], folder: Path) -> None:
+    """Writes papers into a new folder, where a rig `with_papers` finds them."""
+    folder.mkdir(mode=0o700)
+    for name, of_one in papers.items():
+        of_one.write(folder / name)
+
+
+def with_papers(rig: Rig, folder: Path) -> Rig:
+    """The rig with the files that `copy_papers` has written instead of its own, which cannot be seen from here."""
+    if not isinstance(rig.link, Ethernet) or rig.link.tls is None:
+        return rig
+    files = {name: TlsFiles(*(folder / name / each for each in _FILES)) for name in rig.link.tls.files}
+    return replace(rig, link=replace(rig.link, tls=TlsSpec(files)))
 
 
 def generate(names: Iterable[str], valid_from: datetime.datetime | None = None) -> dict[str, Papers]:

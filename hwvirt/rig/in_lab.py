@@ -28,6 +28,7 @@ from hwvirt.lab.kernel import SHARE_IN_GUEST, Kernel
 from hwvirt.lab.process import LabError
 from hwvirt.rig import two_kernels
 from hwvirt.rig.bench import last_complaint
+from hwvirt.rig.certificates import copy_papers, papers_given
 from hwvirt.rig.disks import volatile_devices
 from hwvirt.rig.errands import Answer, Streamed
 from hwvirt.rig.file.model import Backing, Kernels, Rig, TcmLoopSpec
@@ -45,11 +46,15 @@ _OFF_S = 20.0
 _TICK_S = 0.25
 _ANSWER_S = 10.0
 _INTERRUPTED = 2
-_COPY = "rig.yaml"
+_COPY, _PAPERS = "rig.yaml", "papers"
 
 
 def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
-    """Boots a kernel, runs the rig in it, powers it off. Raises LabError when the kernel or the runner inside fails."""
+    """Boots a kernel, runs the rig in it, powers it off. Raises LabError when the kernel or the runner inside fails.
+
+    Raises UsageError for a file of the link's TLS that cannot be read, before anything boots.
+    """
+    papers = papers_given(rig)
     trace = Trace("lab")
     trace.subscribe(watcher.handle)
     with passing_folder() as directory:
@@ -60,6 +65,9 @@ def run_in_lab(rig: Rig, runs: Path, watcher: Watcher) -> ExitCode:
             shutil.copyfile(rig.path, kernel.share / _COPY)  # the guest does not see every folder of ours
             if rig.lab.kernels is Kernels.EACH:
                 command += ["--bench", str(SHARE_IN_GUEST / two_kernels.BENCH_FILE)]
+            elif papers:
+                copy_papers(papers, kernel.share / _PAPERS)
+                command += ["--papers", str(SHARE_IN_GUEST / _PAPERS)]
             lines: SimpleQueue[str] = SimpleQueue()
             job = kernel.start(command, on_line=lines.put)
             with _signals_go_to(kernel, job), _operator(bench, job, trace) as operator:
