@@ -8,6 +8,7 @@ makes the disks, prints for each its identity as a line of JSON and removes them
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -194,10 +195,13 @@ def _tcm_loop(spec: TcmLoop, undo: ExitStack) -> str:
 
 
 def loopback_serial(name: str) -> str:
-    """A serial number for a disk, 25 hexadecimal digits: LIO makes the disk's NAA identifier of them. Raises LabError."""
+    """A serial number for a disk, 25 hexadecimal digits: LIO makes the disk's NAA identifier of them.
+
+    The bytes of its name where they fit, else a digest of it: two names, two serials.
+    """
     digits = name.encode().hex()
     if len(digits) > _SERIAL_DIGITS:
-        raise LabError(f"the disk name {name!r} is longer than {_SERIAL_DIGITS // 2} bytes")
+        digits = hashlib.sha256(name.encode()).hexdigest()[:_SERIAL_DIGITS]
     return digits.ljust(_SERIAL_DIGITS, "0")
 
 

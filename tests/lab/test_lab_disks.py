@@ -47,6 +47,19 @@ def test_scsi_debug_parameters_reach_the_module_and_may_not_differ_between_disks
     attached.remove(soon())
 
 
+def test_disks_of_long_names_that_begin_alike_are_two(kernel: Kernel) -> None:
+    names = [f"{'a-disk-whose-name-is-as-long-as-a-rig-lets-it-be':.47}{number}" for number in (1, 2)]
+    for name in names:
+        (kernel.share / name).write_bytes(name.encode().ljust(MIB, b"\0"))
+    attached = attach(kernel, [TcmLoop(name, str(SHARE_IN_GUEST / name), MIB) for name in names], soon())
+    begin = [kernel.run(["head", "-c", "48", disk.block], soon()) for disk in attached.disks]
+    assert begin == [f"{name}\n" for name in names]
+    first, second = attached.disks
+    assert (first.serial != second.serial, first.wwn != second.wwn) == (True, True)
+    assert [disk.wwn for disk in attached.disks] == [f"naa.6001405{disk.serial}" for disk in attached.disks]
+    attached.remove(soon())
+
+
 def test_tcm_loop_disk_shows_a_file_of_the_share(kernel: Kernel) -> None:
     image = kernel.share / "image"
     image.write_bytes(b"from the launcher".ljust(16 * MIB, b"\0"))

@@ -10,6 +10,7 @@ from hwvirt.scsi.volume import Extent
 
 __all__ = ["parse_disks"]
 
+_MIB = 1 << 20
 _BLOCK_SIZES = (512, 4096)
 _DEFAULT_BLOCK_BYTES = 4096
 
@@ -43,7 +44,11 @@ def _parse_disk(item: Item) -> DiskSpec:
             node = found["node"].word(LoopNode) if "node" in found else LoopNode.FILE
             return LoopSpec(*_shape(found), node)
         case "scsi-debug":
-            return ScsiDebugSpec(*_shape(value.fields(("size",), ("block",))))
+            found = value.fields(("size",), ("block",))
+            size_bytes, block_bytes = _shape(found)
+            if size_bytes % _MIB:
+                raise found["size"].error(f"{size_bytes} bytes are not a whole number of MiB, as scsi-debug wants it")
+            return ScsiDebugSpec(size_bytes, block_bytes)
         case "tcm-loop":
             found = value.fields(("size",), ("block", "backing"))
             backing = found["backing"].word(Backing) if "backing" in found else Backing.LOOP

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,8 +12,9 @@ from hwvirt.reading import read_file
 from hwvirt.rig.file.controllers import NAME, NAME_RULE, parse_controllers
 from hwvirt.rig.file.disks import parse_disks
 from hwvirt.rig.file.item import Item, compose
+from hwvirt.rig.file.lab import check_disks, parse_lab
 from hwvirt.rig.file.link import DEFAULT_LINK, parse_link
-from hwvirt.rig.file.model import ControllerSpec, HostPath, HostSpec, Kernels, LabSpec, Rig
+from hwvirt.rig.file.model import HostPath, HostSpec, LabSpec, Rig
 from hwvirt.rig.file.steps import parse_expect, parse_scenarios
 
 __all__ = ["load_rig", "parse_rig"]
@@ -47,6 +47,8 @@ def parse_rig(text: str, path: Path) -> Rig:
     seed = found["seed"].integer(0, _HIGHEST_SEED) if "seed" in found else _DEFAULT_SEED
     disks = parse_disks(found["disks"])
     controllers, layout = parse_controllers(found["controllers"], disks)
+    lab = parse_lab(found["lab"], controllers) if "lab" in found else LabSpec()
+    check_disks(found["disks"], disks, controllers, lab)
     rig = Rig(
         name=name,
         seed=seed,
@@ -58,17 +60,9 @@ def parse_rig(text: str, path: Path) -> Rig:
         host=_host(found["host"]) if "host" in found else HostSpec(HostPath.NBD),
         scenarios=(),
         expect=parse_expect(found["expect"]) if "expect" in found else (),
-        lab=_lab(found["lab"], controllers) if "lab" in found else LabSpec(),
+        lab=lab,
     )
     return replace(rig, scenarios=parse_scenarios(found["scenarios"], rig))
-
-
-def _lab(item: Item, controllers: Mapping[str, ControllerSpec]) -> LabSpec:
-    kernels = item.fields(("kernels",))["kernels"]
-    lab = LabSpec(kernels.word(Kernels))
-    if lab.kernels is Kernels.EACH and len(controllers) < 2:
-        raise kernels.error("a kernel for each controller needs two controllers")
-    return lab
 
 
 def _host(item: Item) -> HostSpec:

@@ -187,6 +187,29 @@ MISTAKES = {
         "block: 4KiB}, scsi-debug: {size: 1MiB}}\n  second",
         "4:10: disks.first: needs exactly one of loop, sg, scsi-debug, tcm-loop, tcmu, not loop and scsi-debug together",
     ),
+    "a disk of scsi-debug that its driver does not make": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {scsi-debug: {size: 1028KiB}}",
+        "4:30: disks.first.scsi-debug.size: 1052672 bytes are not a whole number of MiB, as scsi-debug wants it",
+    ),
+    "disks of scsi-debug that differ in size": (
+        "  first: {loop: {size: 64MiB, block: 4KiB}}\n  second: {loop: {size: 128MiB, block: 4KiB}}",
+        "  first: {scsi-debug: {size: 64MiB}}\n  second: {scsi-debug: {size: 128MiB}}",
+        "5:11: disks.second: has 128MiB in blocks of 4KiB, and first has 64MiB in blocks of 4KiB: all scsi-debug disks of a "
+        "kernel are alike. Give them one size and one block size, or each controller a kernel: `lab: {kernels: each}`.",
+    ),
+    "a real disk in the lab": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB}}\n  third: {sg: {wwn: naa.5, size: 1GiB, block: 4KiB, window: {lba: 1, blocks: 9}}}",
+        "5:10: disks.third: no real disk is there: the rig runs in the lab, where first is made. "
+        "Real disks have a rig without disks of the lab.",
+    ),
+    "a disk of the machine under a kernel of its own": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}\n  second: {loop: {size: 128MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB}}\n  second: {loop: {size: 128MiB}}\nlab: {kernels: each}",
+        "5:11: disks.second: the kernel of controller b makes scsi-debug, tcm-loop and tcmu disks only. "
+        "Use one of these, or one kernel for all: `lab: {kernels: shared}`.",
+    ),
     "a fault of a disk with an answer that no disk gives": (
         "first: {loop: {size: 64MiB, block: 4KiB}}",
         "first: {tcmu: {size: 64MiB, faults: [{on: read, answer: medium-eror}]}}",
@@ -636,6 +659,27 @@ def test_power_cut_of_a_kernel_whose_disk_keeps_its_data_is_a_rig() -> None:
     assert rig.crashing == {"a", "b"}
     rig = parse_rig(LAB % ("scsi-debug", "ethernet", "restart: a", "crash: b"), Path("rig.yaml"))
     assert rig.crashing == {"b"}
+
+
+ALIKE = """\
+rig: memory
+disks: {one: {scsi-debug: {size: 8MiB, block: 512B}}, two: {tcmu: {size: 1MiB, block: 512B}},
+        three: {scsi-debug: {size: 8MiB, block: %s}}}
+controllers: {a: {disk: one, luns: {0: own}}, b: {disk: three, luns: {0: own}}}
+lab: {kernels: %s}
+scenarios: [{name: x, steps: [{judge: all}]}]
+"""
+
+
+def test_disks_of_scsi_debug_may_differ_where_no_two_share_a_kernel() -> None:
+    for block, kernels in (("512B", "shared"), ("512B", "each"), ("4KiB", "each")):
+        assert parse_rig(ALIKE % (block, kernels), Path("rig.yaml")).name == "memory"
+    with pytest.raises(RigFileError) as caught:
+        parse_rig(ALIKE % ("4KiB", "shared"), Path("rig.yaml"))
+    assert str(caught.value) == (
+        "rig.yaml:3:16: disks.three: has 8MiB in blocks of 4KiB, and one has 8MiB in blocks of 512B: all scsi-debug disks "
+        "of a kernel are alike. Give them one size and one block size, or each controller a kernel: `lab: {kernels: each}`."
+    )
 
 
 @pytest.mark.parametrize("kernels", ["each", "shared"])
