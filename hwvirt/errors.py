@@ -4,6 +4,7 @@
       UsageError            2  the command line
         PlacedError         2  a file that people write, with file, line and column
           RigFileError      2  the rig file
+            RigFileRefusal  3  the rig file, where it could name the wrong disk; a SafetyRefusal, too
           ConfigError       2  the configuration file of a controller
       SafetyRefusal         3  a disk that must not be written
       InfrastructureError   4  disk, link, lab or port that does not do its part
@@ -36,6 +37,7 @@ __all__ = [
     "PlacedError",
     "RigError",
     "RigFileError",
+    "RigFileRefusal",
     "SafetyRefusal",
     "StateError",
     "UsageError",
@@ -92,6 +94,10 @@ class SafetyRefusal(HwvirtError):
     """A disk that must not be written: names the disk, the reason and the next step."""
 
     exit_code = ExitCode.REFUSED
+
+
+class RigFileRefusal(SafetyRefusal, RigFileError):
+    """A rig file that names a real disk so that another one might be written."""
 
 
 class InfrastructureError(HwvirtError):

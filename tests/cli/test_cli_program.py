@@ -89,6 +89,36 @@ def test_wrong_rig_file_is_usage_with_its_place(command: str, tmp_path: Path) ->
     assert result.stderr == "hwvirt: bad.yaml:2:1: unknown key 'diskz'. Did you mean 'disks'?\n"
 
 
+WRONG_DISKS = {
+    "named by its node": (
+        "d: {sg: /dev/sda}",
+        "2:17: disks.d.sg: '/dev/sda' is a node, and may be another disk tomorrow. "
+        "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.",
+    ),
+    "window outside": (
+        "d: {sg: {wwn: naa.5, size: 1MiB, block: 512B, window: {lba: 2000, blocks: 100}}}",
+        "2:63: disks.d.sg.window: ends 52 blocks behind the end of the disk",
+    ),
+    "named twice": (
+        "c: {sg: &c {wwn: naa.5, size: 1MiB, block: 512B, window: {lba: 8, blocks: 8}}}, d: {sg: *c}",
+        "2:92: disks.d: is the same disk as c (wwn naa.5). `hwvirt scan` shows which disks are here.",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [*(("check", wrong) for wrong in WRONG_DISKS), *zip(("run", "up", "arm"), WRONG_DISKS, strict=True)],
+)
+def test_wrong_disk_in_the_rig_file_is_refused_with_its_place(command: str, wrong: str, tmp_path: Path) -> None:
+    disks, said = WRONG_DISKS[wrong]
+    rest = "controllers: {a: {disk: d, luns: {0: own}}}\nscenarios: [{name: x, steps: [{judge: all}]}]\n"
+    (tmp_path / "bad.yaml").write_text(f"rig: bad\ndisks: {{{disks}}}\n{rest}")
+    result = hwvirt(command, "bad.yaml", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", f"hwvirt: bad.yaml:{said}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
 def test_rig_file_that_is_not_there_is_usage() -> None:
     result = hwvirt("check", "rigs/none.yaml")
     assert result.returncode == 2

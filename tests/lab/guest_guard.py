@@ -278,7 +278,8 @@ def write_rig(name: Name) -> None:
 def try_the_programs() -> list[list[object]]:
     """What `hwvirt run` and `hwvirt arm` make of desk.yaml."""
     code, _, err = program(["run", "--no-live", "--runs", "/tmp/runs", "/tmp/desk.yaml"])
-    told = json.loads(Path("/tmp/runs/latest/report.json").read_text())["reasons"] if code == 3 else [err]
+    ran = code == 3 and not err.startswith("hwvirt: /tmp/desk.yaml:")  # else the file was refused when it was read
+    told = json.loads(Path("/tmp/runs/latest/report.json").read_text())["reasons"] if ran else [err]
     return [[code, *told], list(program(["arm", "/tmp/desk.yaml"]))]
 
 

@@ -53,9 +53,6 @@ REFUSALS = {
     "copy of an armed disk": DISK
     + "its label was made for another disk, serial 4000: this is a copy. "
     + OVERWRITE,
-    "node only": NO_DISK
-    + "/dev/sda is a node, and may be another disk after the next boot. "
-    + "Name its wwn or serial: `hwvirt scan --yaml` prints them.",
     "wwn differs": DISK + "it has wwn naa.33333330000007d0, and the rig says naa.3333333000000000. " + COMPARE,
     "serial differs": DISK + "it has serial 2000, and the rig says 4000. " + COMPARE,
     "size differs": DISK + "it has 4194304 bytes, and the rig says 8388608. " + COMPARE,
@@ -65,7 +62,11 @@ REFUSALS = {
     + "the window begins at LBA 0, where the label lies (LBA 0 to 7). Let the window begin at LBA 8 or later.",
 }
 
-TOO_LONG = "hwvirt: /tmp/desk.yaml:2:104: disks.first.sg.window: ends 2048 blocks behind the end of the disk\n"
+REFUSED_AS_READ = {
+    "node only": "2:27: disks.first.sg.wwn: '/dev/sda' is a node, and may be another disk tomorrow. "
+    "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.",
+    "window beyond the end": "2:104: disks.first.sg.window: ends 2048 blocks behind the end of the disk",
+}
 
 
 def soon() -> Deadline:
@@ -106,9 +107,11 @@ def test_run_on_a_disk_that_is_not_armed_is_refused_and_to_arm_it_is_not(ask: As
     assert not same_bytes
 
 
-def test_window_beyond_the_end_is_a_mistake_in_the_rig_file(ask: Ask) -> None:
-    ran, armed, same_bytes = ask("window beyond the end")
-    assert (ran, armed) == ([2, TOO_LONG], [2, "", TOO_LONG])
+@pytest.mark.parametrize("way", REFUSED_AS_READ)
+def test_wrong_disk_that_the_rig_file_shows_is_refused_with_its_place(way: str, ask: Ask) -> None:
+    ran, armed, same_bytes = ask(way)
+    said = f"hwvirt: /tmp/desk.yaml:{REFUSED_AS_READ[way]}\n"
+    assert (ran, armed) == ([3, said], [3, "", said])
     assert same_bytes
 
 

@@ -1,4 +1,7 @@
-"""The `disks:` part of a rig file."""
+"""The `disks:` part of a rig file.
+
+What could be the wrong disk is refused as the guard refuses it (RigFileRefusal), every other mistake is a RigFileError.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def parse_disks(item: Item) -> dict[str, DiskSpec]:
         if isinstance(disk, SgSpec):
             for name, other in disks.items():
                 if isinstance(other, SgSpec) and (same := _same_identity(disk, other)):
-                    raise value.error(f"is the same disk as {name} ({same})", "`hwvirt scan` shows which disks are here.")
+                    raise value.refusal(f"is the same disk as {name} ({same})", "`hwvirt scan` shows which disks are here.")
         disks[key.name(NAME, NAME_RULE)] = disk
     return disks
 
@@ -65,22 +68,28 @@ def _refuse_node(item: Item) -> None:
     """Whoever writes /dev/sdc instead of a disk learns at once how disks are named."""
     if item.is_scalar and item.text().startswith("/"):
         reason = f"{item.text()!r} is a node, and may be another disk tomorrow"
-        raise item.error(reason, "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.")
+        raise item.refusal(reason, "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.")
 
 
 def _parse_sg(item: Item) -> SgSpec:
     _refuse_node(item)
     found = item.fields(("size", "block", "window"), ("wwn", "serial"))
     if "wwn" not in found and "serial" not in found:
-        raise item.error("names no disk", "Give its wwn or its serial; `hwvirt scan` prints both.")
+        raise item.refusal("names no disk", "Give its wwn or its serial; `hwvirt scan` prints both.")
     size_bytes, block_bytes = _shape(found)
     window = found["window"].fields(("lba", "blocks"))
     extent = Extent(window["lba"].integer(0), window["blocks"].integer(1))
     over = extent.lba + extent.blocks - size_bytes // block_bytes
     if over > 0:
-        raise found["window"].error(f"ends {over} blocks behind the end of the disk")
-    identity = {key: found[key].text() if key in found else None for key in ("wwn", "serial")}
-    return SgSpec(identity["wwn"], identity["serial"], size_bytes, block_bytes, extent)
+        raise found["window"].refusal(f"ends {over} blocks behind the end of the disk")
+    return SgSpec(_identity(found, "wwn"), _identity(found, "serial"), size_bytes, block_bytes, extent)
+
+
+def _identity(found: dict[str, Item], key: str) -> str | None:
+    if key not in found:
+        return None
+    _refuse_node(found[key])
+    return found[key].text()
 
 
 def _shape(found: dict[str, Item]) -> tuple[int, int]:

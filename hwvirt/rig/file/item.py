@@ -14,12 +14,13 @@ from typing import TypeVar
 import yaml
 
 from hwvirt.blame import line_and_column, suggestion
-from hwvirt.errors import RigFileError
+from hwvirt.errors import RigFileError, RigFileRefusal
 from hwvirt.units import format_size, parse_duration, parse_size
 
 __all__ = ["Item", "compose"]
 
 E = TypeVar("E", bound=Enum)
+R = TypeVar("R", bound=RigFileError)
 T = TypeVar("T")
 
 _NULL = "tag:yaml.org,2002:null"
@@ -60,11 +61,16 @@ class Item:
 
     def error(self, reason: str, next_step: str = "") -> RigFileError:
         """What is wrong with this item, for raising."""
+        return self._blamed(RigFileError, reason, next_step)
+
+    def refusal(self, reason: str, next_step: str = "") -> RigFileRefusal:
+        """Why this item could be the wrong disk, for raising."""
+        return self._blamed(RigFileRefusal, reason, next_step)
+
+    def _blamed(self, kind: type[R], reason: str, next_step: str) -> R:
         mark = self.node.start_mark
         text = f"{self.path}: {reason}" if self.path else reason
-        return RigFileError(
-            self.file, mark.line + 1, mark.column + 1, f"{text}." if next_step else text, next_step=next_step
-        )
+        return kind(self.file, mark.line + 1, mark.column + 1, f"{text}." if next_step else text, next_step=next_step)
 
     @property
     def is_scalar(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwvirt.errors import ExitCode, RigFileError, UsageError
+from hwvirt.errors import ExitCode, RigFileError, SafetyRefusal, UsageError
 from hwvirt.rig.file import load_rig, parse_rig
 
 GOOD = """\
@@ -585,7 +585,7 @@ def test_mistake_is_told_with_place_reason_and_next_step(mistake: str) -> None:
     with pytest.raises(RigFileError) as caught:
         parse_rig(GOOD.replace(old, new), Path("rig.yaml"))
     assert str(caught.value) == f"rig.yaml:{message}"
-    assert caught.value.exit_code is ExitCode.USAGE
+    assert caught.value.exit_code is (ExitCode.REFUSED if " is a node, " in message else ExitCode.USAGE)
 
 
 def test_the_good_rig_is_good() -> None:
@@ -716,29 +716,42 @@ SG = "rig: real\ndisks:\n  d: {sg: {%s}}\ncontrollers: {a: {disk: d, luns: {0: o
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"),
+    ("keys", "code", "message"),
     [
-        ("size: 1GiB, block: 512B", "3:11: disks.d.sg: key 'window' is missing"),
+        ("size: 1GiB, block: 512B", 2, "3:11: disks.d.sg: key 'window' is missing"),
         (
             "wwn: naa.5, size: 1073741824, block: 512B, window: {lba: 0, blocks: 8}",
+            2,
             "3:30: disks.d.sg.size: size '1073741824' has no unit; write it like 64MiB",
         ),
-        ("wwn: naa.5, size: 1GiB, window: {lba: 0, blocks: 8}", "3:11: disks.d.sg: key 'block' is missing"),
+        ("wwn: naa.5, size: 1GiB, window: {lba: 0, blocks: 8}", 2, "3:11: disks.d.sg: key 'block' is missing"),
         (
             "size: 1GiB, block: 512B, window: {lba: 0, blocks: 8}",
+            3,
             "3:11: disks.d.sg: names no disk. Give its wwn or its serial; `hwvirt scan` prints both.",
         ),
         (
             "serial: 0815, size: 1GiB, block: 512B, window: {lba: 2097150, blocks: 3}",
+            3,
             "3:59: disks.d.sg.window: ends 1 blocks behind the end of the disk",
         ),
-        ("path: /dev/sda", "3:12: disks.d.sg: unknown key 'path'. Known: size, block, window, wwn, serial."),
+        ("path: /dev/sda", 2, "3:12: disks.d.sg: unknown key 'path'. Known: size, block, window, wwn, serial."),
+        *(
+            (
+                f"{key}: /dev/sda, size: 1GiB, block: 512B, window: {{lba: 8, blocks: 8}}",
+                3,
+                f"3:{column}: disks.d.sg.{key}: '/dev/sda' is a node, and may be another disk tomorrow. "
+                "Name the disk by its wwn or serial, as `hwvirt scan --yaml` prints it.",
+            )
+            for key, column in (("wwn", 17), ("serial", 20))
+        ),
     ],
 )
-def test_real_disk_is_named_by_identity_size_and_window(keys: str, message: str) -> None:
+def test_real_disk_is_named_by_identity_size_and_window(keys: str, code: int, message: str) -> None:
     with pytest.raises(RigFileError) as caught:
         parse_rig(SG % keys, Path("rig.yaml"))
     assert str(caught.value) == f"rig.yaml:{message}"
+    assert (caught.value.exit_code, isinstance(caught.value, SafetyRefusal)) == (code, code == 3)
 
 
 @pytest.mark.parametrize(
@@ -769,7 +782,7 @@ scenarios: [{{name: x, steps: [{{judge: all}}]}}]
     with pytest.raises(RigFileError) as caught:
         parse_rig(text, Path("rig.yaml"))
     message = f"rig.yaml:4:11: disks.second: is the same disk as first ({same}). `hwvirt scan` shows which disks are here."
-    assert str(caught.value) == message
+    assert (str(caught.value), caught.value.exit_code) == (message, ExitCode.REFUSED)
 
 
 def test_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
