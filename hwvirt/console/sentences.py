@@ -145,6 +145,7 @@ _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "lab.power-cut": ("power of kernel {kernel} is cut", Tone.WARNING),
     "lab.off": ("kernel {kernel} is off", Tone.PLAIN),
     "disk.admitted": ("disk {disk} is {node}: {identity}", Tone.PLAIN),
+    "disk.faults": ("disk {disk}: commands met by its faults: {struck}", Tone.PLAIN),
     "disk.removed": ("disk {disk} was pulled: every request fails now", Tone.BAD),
     "controller.started": ("controller started: pid {pid}, NBD on port {nbd_port}", Tone.GOOD),
     "controller.stopped": ("controller stopped: pid {pid}", Tone.PLAIN),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -58,6 +57,7 @@ class FaultyDisk:
         self._inner = inner
         self._lock = threading.Lock()
         self._commands = 0
+        self._hurry = threading.Event()
         self.set_rules(rules)
 
     @property
@@ -67,8 +67,13 @@ class FaultyDisk:
 
     @property
     def quick(self) -> bool:
-        """The inner disk's, unless a rule delays."""
-        return self._inner.quick and not any(rule.delay_s for rule in self._rules)
+        """The inner disk's, while no rule is left that delays."""
+        with self._lock:
+            left = any(
+                rule.delay_s and matched < rule.nth + rule.times - 1
+                for rule, matched in zip(self._rules, self._matched, strict=True)
+            )
+        return self._inner.quick and not left
 
     @property
     def commands(self) -> int:
@@ -80,7 +85,18 @@ class FaultyDisk:
         with self._lock:
             self._rules = tuple(rules)
             self._matched = [0] * len(self._rules)
+            self._struck = [0] * len(self._rules)
             self._commands = 0
+
+    @property
+    def struck(self) -> tuple[int, ...]:
+        """How many commands each rule has answered or delayed since the rules were set."""
+        with self._lock:
+            return tuple(self._struck)
+
+    def hurry(self) -> None:
+        """Ends all delays, now and from now on."""
+        self._hurry.set()
 
     def execute(self, command: Command, deadline: Deadline) -> Completion:
         """The inner disk's completion, or what the rule says."""
@@ -88,7 +104,7 @@ class FaultyDisk:
         if rule is None:
             return self._inner.execute(command, deadline)
         if rule.delay_s:
-            time.sleep(min(rule.delay_s, deadline.remaining))
+            self._hurry.wait(min(rule.delay_s, deadline.remaining))
             if deadline.expired:
                 raise DiskError(f"{self.name} did not answer in time.")
         if rule.answer is None:
@@ -119,6 +135,7 @@ class FaultyDisk:
                     self._matched[number] += 1
                     if due is None and rule.nth <= self._matched[number] < rule.nth + rule.times:
                         due = rule
+                        self._struck[number] += 1
             return due
 
 

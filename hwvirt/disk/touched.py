@@ -8,7 +8,7 @@ from hwvirt.scsi.command import Command
 from hwvirt.scsi.parameters import decode_unmap_list
 from hwvirt.scsi.volume import Extent
 
-__all__ = ["touched"]
+__all__ = ["names_blocks", "touched"]
 
 _UNMAP = 0x42
 
@@ -26,6 +26,12 @@ def touched(command: Command) -> list[Extent]:
     if "lba" not in fields or "blocks" not in fields:
         return []
     return [Extent(fields["lba"], fields["blocks"])]
+
+
+def names_blocks(opcode: int) -> bool:
+    """Whether a command with this operation code can be about blocks that it names."""
+    rows = ({field.name for field in row.layout.fields} for row in opcodes.COMMANDS if row.opcode == opcode)
+    return opcode == _UNMAP or any({"lba", "blocks"} <= names or "lba_low" in names for names in rows)
 
 
 def _unmapped(parameters: bytes) -> list[Extent]:

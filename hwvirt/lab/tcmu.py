@@ -37,7 +37,7 @@ from hwvirt.scsi.status import Status
 from hwvirt.scsi.vpd import Identity
 from hwvirt.units import FOREVER
 
-__all__ = ["Tcmu", "TcmuServer", "main", "serve"]
+__all__ = ["ServedDisk", "Tcmu", "TcmuServer", "main", "serve"]
 
 _UIO = Path("/sys/class/uio")
 _KICK = struct.pack("<i", 1)
@@ -175,6 +175,11 @@ class ServedDisk:
         """Replaces the rules and forgets all counts."""
         self._faulty.set_rules(rules)
 
+    @property
+    def struck(self) -> tuple[int, ...]:
+        """How many commands each rule has answered or delayed."""
+        return self._faulty.struck
+
 
 @contextmanager
 def serve(spec: Tcmu) -> Iterator[ServedDisk]:
@@ -202,6 +207,7 @@ def serve(spec: Tcmu) -> Iterator[ServedDisk]:
         undo.callback(server.close)
         bus_path = loopback_lun(backstore, spec.name, undo)
         undo.callback(server.release)
+        undo.callback(disk.hurry)
         yield ServedDisk(describe(events, bus_path), disk)
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from hwvirt.controller.config import SerialConfig, TlsConfig
 from hwvirt.errors import ControllerError, InfrastructureError
+from hwvirt.lab.tcmu import ServedDisk
 from hwvirt.rig.cable import TcpCable, cable_of
 from hwvirt.rig.certificates import papers_of
 from hwvirt.rig.configure import Places, configure, dialler, slow_start_s
@@ -91,6 +92,8 @@ class Bench:
             disk = self.disks[name] = prepare_disk(self.rig, name, self.folder, made)
             if disk.admitted is not None:
                 self.trace.emit("disk.admitted", disk=name, node=disk.path, identity=str(disk.admitted.identity))
+            if disk.served is not None:
+                made.callback(self._tell_faults, name, disk.served)
         _refuse_missing_devices(self.rig)
         port = _free_port()
         self.cable = pty_line_of(self.rig, dialler(self.rig)) or cable_of(self.rig, dialler(self.rig), port)
@@ -115,6 +118,11 @@ class Bench:
         for name in sorted(self.machines, key=lambda name: name == dialler(self.rig)):
             stack.push_async_callback(self._stop_or_complain, name, complaints)
         await asyncio.gather(*(self.start(name) for name in self.machines))
+
+    def _tell_faults(self, name: str, served: ServedDisk) -> None:
+        """How many commands each of the disk's faults has met, in their order."""
+        if served.struck:
+            self.trace.emit("disk.faults", disk=name, struck=list(served.struck))
 
     def _places(self, spec: ControllerSpec, sockets: Path, secret: Path, port: int, tls: TlsConfig | None) -> Places:
         disk = self.disks[spec.disk]

@@ -19,7 +19,7 @@ from hwvirt.disk.passthrough import SgDisk
 from hwvirt.disk.witness import Record, read_witness
 from hwvirt.errors import InfrastructureError
 from hwvirt.lab.disks import Cache, ScsiDebug, Spec, TcmLoop, make
-from hwvirt.lab.tcmu import Tcmu, serve
+from hwvirt.lab.tcmu import ServedDisk, Tcmu, serve
 from hwvirt.rig.file.model import Backing, DiskSpec, LabDisk, LoopNode, Rig, ScsiDebugSpec, SgSpec, TcmuSpec
 from hwvirt.scsi.volume import Access
 
@@ -38,6 +38,8 @@ class BenchDisk:
     witness_path: Path
     admitted: Admitted | None = None
     """A real disk: the guard has let the rig have it, and holds it."""
+    served: ServedDisk | None = None
+    """A tcmu disk: its device server, which knows how often the rig's faults of it have struck."""
 
     def recheck(self) -> None:
         """Before a controller opens it: a real disk is still the one that was admitted. Raises WrongDisk, DiskError."""
@@ -79,7 +81,10 @@ def prepare_disk(rig: Rig, name: str, folder: Path, stack: ExitStack) -> BenchDi
     witness = folder / f"{name}.witness"
     if isinstance(spec, LabDisk):
         wanted = guest_spec(name, spec, folder, stack)
-        made = stack.enter_context(serve(wanted)).disk if isinstance(wanted, Tcmu) else stack.enter_context(make(wanted))
+        if isinstance(wanted, Tcmu):
+            served = stack.enter_context(serve(wanted))
+            return BenchDisk("sg", served.disk.sg, served.disk.block_bytes, witness, served=served)
+        made = stack.enter_context(make(wanted))
         return BenchDisk("sg", made.sg, made.block_bytes, witness)
     if isinstance(spec, SgSpec):
         admitted = stack.enter_context(admit(spec, rig.name, name))

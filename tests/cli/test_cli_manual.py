@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwvirt.rig.file import parse_rig
+from hwvirt.rig.file.disk_faults import Answer, On
 from hwvirt.rig.file.model import Backing, HostPath, LoopNode, Overcommit
 from hwvirt.rig.file.scenario import Counter
 from hwvirt.rig.judge.verdict import Property
@@ -19,9 +20,12 @@ REFERENCE = ROOT / "docs/rig-file.md"
 PARSER = ROOT / "hwvirt/rig/file"
 
 
+_WORDS = (Answer, Backing, Counter, HostPath, LoopNode, On, Overcommit, Property)
+
+
 def keys() -> set[str]:
     """Every word that the parser knows: those in its calls of `fields` and `choice`, in its tables and its enums."""
-    found = {member.value for words in (Backing, Counter, HostPath, LoopNode, Overcommit, Property) for member in words}
+    found = {member.value for words in _WORDS for member in words}
     for path in PARSER.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             asks = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("fields", "choice")

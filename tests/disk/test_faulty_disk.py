@@ -110,6 +110,31 @@ def test_delay_beyond_the_deadline_ends_at_the_deadline_and_does_nothing(disk: F
     assert bytes(joined(read(disk, 3).data)) == bytes(BLOCK)
 
 
+def test_delay_ends_when_the_disk_has_to_go(disk: FaultyDisk) -> None:
+    disk.set_rules([Rule(None, delay_s=3_600_000.0, times=2)])
+    ends: list[bool] = []
+    thread = threading.Thread(target=lambda: ends.append(read(disk, 1).good))
+    thread.start()
+    disk.hurry()
+    thread.join(60)
+    assert ends == [True]
+    assert read(disk, 1).good, "delays that come later are none"
+
+
+def test_disk_is_quick_again_when_its_last_delay_is_over(disk: FaultyDisk) -> None:
+    assert disk.quick
+    disk.set_rules([Rule(None, nth=2, times=2, delay_s=0.001), Rule(Status.BUSY, times=9)])
+    assert [(read(disk, 1).good, disk.quick) for _ in range(3)] == [(False, False), (True, False), (True, True)]
+
+
+def test_disk_knows_how_often_each_rule_has_struck(disk: FaultyDisk) -> None:
+    disk.set_rules([Rule(Status.BUSY, nth=2, times=2), Rule(WRITE_ERROR, times=3), Rule(None, nth=99)])
+    assert goods(disk, 6) == "---+++"
+    assert list(disk.struck) == [2, 1, 0]
+    disk.set_rules([Rule(Status.BUSY)])
+    assert list(disk.struck) == [0]
+
+
 def test_count_is_exact_with_many_threads(disk: FaultyDisk) -> None:
     disk.set_rules([Rule(UNRECOVERED_READ_ERROR, nth=50, times=10)])
     failures: list[bool] = []

@@ -17,6 +17,8 @@ from hwvirt.disk.discovery.removable import REMOVED
 from hwvirt.disk.faulty import FOR_EVER, Moment, Rule
 from hwvirt.lab.jobs import Job
 from hwvirt.lab.kernel import Kernel
+from hwvirt.rig.file.disk_faults import parse_disk_faults
+from hwvirt.rig.file.item import compose
 from hwvirt.scsi.sense import (
     INTERNAL_TARGET_FAILURE,
     NOT_READY,
@@ -40,6 +42,13 @@ RECOVERED = Sense(SenseKey.RECOVERED_ERROR, 0x18, 0)
 ABORTED = Sense(SenseKey.ABORTED_COMMAND, 0x47, 0x03)
 PARAMETERS_CHANGED = Sense(SenseKey.UNIT_ATTENTION, 0x2A, 0x01)
 SILENCE = "silent"
+
+
+
+def in_a_rig(*faults: str) -> tuple[Rule, ...]:
+    """What a rig file says about a tcmu disk, as its device server gets it."""
+    return parse_disk_faults(compose(f"[{', '.join(faults)}]", "rig.yaml"), blocks=1024)
+
 
 UNREADABLE = "medium error, unrecovered read error (3/11/00), information {:#x}"
 UNWRITABLE = "medium error, write error (3/0c/00), information {:#x}"
@@ -205,6 +214,25 @@ ROWS = {
     ),
     "flush-that-the-second-disk-aborted-fails-the-hosts-flush": Row(
         SECOND, (Rule(ABORTED, FLUSH),), ("flush", "flush"), (str(ABORTED), "GOOD"), before=("write 8 8",),
+    ),
+    # Faults as a rig file says them.
+    "reset-of-a-rig-file-told-by-the-second-disk-fails-the-flush-of-what-was-written-before": Row(
+        SECOND, in_a_rig("{on: write, sense: 6/29/00}"), ("write 8 8", "flush", "flush"), ("GOOD", MAY_BE_LOST, "GOOD"),
+        before=("write 30 8",),
+    ),
+    "attention-of-a-rig-file-after-a-delay-is-not-the-hosts": Row(
+        SECOND, in_a_rig("{on: [write, 0x91], sense: 6/2a/01, delay: 20ms}"), ("write 8 8", "read 8 8", "flush"),
+        ("GOOD", "GOOD", "GOOD"),
+    ),
+    "delay-of-a-rig-file-beyond-the-deadline-is-a-failure": Row(
+        FIRST, in_a_rig("{on: read, delay: 1h}"), ("read 8 8", "read 8 8"), (NO_ANSWER, "GOOD"),
+    ),
+    "delay-of-a-rig-file-within-the-deadline-is-borne": Row(
+        FIRST, in_a_rig("{on: read, delay: 20ms, times: 2}"), ("read 8 8", "read 8 8"), ("GOOD", "GOOD"),
+    ),
+    "status-of-a-rig-file-fails-the-command-that-it-names": Row(
+        FIRST, in_a_rig("{on: 0x88, answer: aca-active}", "{on: 0x8a, answer: condition-met}"),
+        ("read 8 8", "read 8 8", "write 8 8", "write 8 8"), (NO_ANSWER, "GOOD", NO_ANSWER, "GOOD"), state=State.OWN,
     ),
     # Room given back.
     "unmapped-blocks-of-a-thin-first-disk-read-zero": Row(

@@ -77,6 +77,11 @@ class Item:
         """Whether this is one value, neither list nor mapping nor empty."""
         return isinstance(self.node, yaml.ScalarNode) and self.node.tag != _NULL
 
+    @property
+    def is_list(self) -> bool:
+        """Whether this is a list."""
+        return isinstance(self.node, yaml.SequenceNode)
+
     def fields(self, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Item]:
         """A mapping whose keys are known: any other, doubled or missing one is an error."""
         known = (*required, *optional)

@@ -230,6 +230,92 @@ MISTAKES = {
         "first: {tcmu: {size: 64MiB, faults: [{on: any, answer: busy, lba: 7-9}]}}",
         "4:69: disks.first.tcmu.faults[0].lba: '7-9' is no range of LBAs; write it like 100 or 100..107",
     ),
+    "a fault of a disk that does nothing": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read}]}}",
+        "4:40: disks.first.tcmu.faults[0]: does nothing. Give it an `answer`, a `sense` or a `delay`.",
+    ),
+    "a fault of a disk with two answers": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, answer: busy, sense: 6/29/00}]}}",
+        "4:40: disks.first.tcmu.faults[0]: has an answer and a sense. A sense is an answer: leave out one of "
+        "them.",
+    ),
+    "a fault of a disk with a status that is none": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, answer: task-set-ful}]}}",
+        "4:59: disks.first.tcmu.faults[0].answer: unknown word 'task-set-ful'. Did you mean 'task-set-full'?",
+    ),
+    "a check condition of a disk without its sense": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, answer: check-condition}]}}",
+        "4:59: disks.first.tcmu.faults[0].answer: a check condition comes with its sense. Write `sense: "
+        "6/29/00` instead of an answer.",
+    ),
+    "a sense of a disk that is none": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, sense: 6/2900}]}}",
+        "4:58: disks.first.tcmu.faults[0].sense: '6/2900' is no sense; write it like 6/29/00: sense key, asc "
+        "and ascq, hexadecimal",
+    ),
+    "a sense key that is reserved": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, sense: c/29/00}]}}",
+        "4:58: disks.first.tcmu.faults[0].sense: 'c/29/00' is no sense; write it like 6/29/00: sense key, "
+        "asc and ascq, hexadecimal",
+    ),
+    "a delay of a disk that is none": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, delay: 0ms}]}}",
+        "4:58: disks.first.tcmu.faults[0].delay: must be more than nothing",
+    ),
+    "a delay of a disk without a unit": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, delay: 200}]}}",
+        "4:58: disks.first.tcmu.faults[0].delay: duration '200' has no unit; write it like 3s",
+    ),
+    "a fault of a disk with a misspelt key": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: read, dely: 200ms}]}}",
+        "4:51: disks.first.tcmu.faults[0]: unknown key 'dely'. Did you mean 'delay'?",
+    ),
+    "a command of a disk that does not exist": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: [read, flsh], answer: busy}]}}",
+        "4:52: disks.first.tcmu.faults[0].on[1]: unknown word 'flsh'. Did you mean 'flush'?",
+    ),
+    "an operation code that is none": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: 9e, answer: busy}]}}",
+        "4:45: disks.first.tcmu.faults[0].on: '9e' is no operation code; write it like 0x9e",
+    ),
+    "an operation code of more than a byte": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: 0x9e10, answer: busy}]}}",
+        "4:45: disks.first.tcmu.faults[0].on: '0x9e10' is no operation code; write it like 0x9e",
+    ),
+    "a fault of a disk about no command": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: [], answer: busy}]}}",
+        "4:45: disks.first.tcmu.faults[0].on: names no command. Write a word like `read`, an operation code "
+        "like 0x9e, or a list of them.",
+    ),
+    "a command that no disk of the kernel ever meets": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: [read, 0xa0], answer: busy}]}}",
+        "4:52: disks.first.tcmu.faults[0].on[1]: the kernel's target answers 0xa0 itself, no disk behind it "
+        "ever meets one",
+    ),
+    "an LBA of a command that has none": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: [read, 0x12], answer: busy, lba: 7}]}}",
+        "4:78: disks.first.tcmu.faults[0].lba: a command 0x12 names no blocks, it has no LBA",
+    ),
+    "an LBA of a flush among others": (
+        "first: {loop: {size: 64MiB, block: 4KiB}}",
+        "first: {tcmu: {size: 64MiB, faults: [{on: [0x91, read], answer: busy, lba: 7}]}}",
+        "4:78: disks.first.tcmu.faults[0].lba: a flush is of the whole disk, it has no LBA",
+    ),
     "a flush with an LBA": (
         "first: {loop: {size: 64MiB, block: 4KiB}}",
         "first: {tcmu: {size: 64MiB, faults: [{on: flush, answer: silence, lba: 7}]}}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwvirt.disk.faulty import Moment
+from hwvirt.disk.faulty import Moment, Rule
 from hwvirt.link.config import TlsFiles
 from hwvirt.link.faults import FaultKind, LinkFault
 from hwvirt.rig.file import load_rig, parse_rig
@@ -52,7 +52,8 @@ from hwvirt.rig.file.scenario import (
     Workload,
 )
 from hwvirt.rig.judge.verdict import Property
-from hwvirt.scsi.sense import UNRECOVERED_READ_ERROR, WRITE_ERROR
+from hwvirt.scsi.sense import RESET_OCCURRED, UNRECOVERED_READ_ERROR, WRITE_ERROR, Sense
+from hwvirt.scsi.status import SenseKey, Status
 from hwvirt.scsi.volume import Extent
 
 RIGS = Path(__file__).parents[3] / "rigs"
@@ -137,6 +138,63 @@ def test_faults_of_a_disk_are_rules_of_its_device_server() -> None:
     assert recovered.moment is Moment.AFTERWARDS
     found = [{0x88, 0x8A, 0x91} & rule.opcodes for rule in spec.faults]
     assert found == [{0x88}, {0x8A}, {0x91}, {0x8A}]
+
+
+def fault(text: str) -> Rule:
+    spec = disk(f"{{tcmu: {{size: 1MiB, faults: [{{{text}}}]}}}}")
+    assert isinstance(spec, TcmuSpec)
+    (rule,) = spec.faults
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("on", "opcodes"),
+    [
+        ("0x9e", {0x9E}),
+        ("0x1", {0x01}),
+        ("[0x00, 0xC1]", {0x00, 0xC1}),
+        ("[flush, 0x12, flush]", {0x35, 0x91, 0x12}),
+        ("[read]", {0x08, 0x28, 0xA8, 0x88}),
+    ],
+)
+def test_fault_of_a_disk_may_name_its_commands_by_operation_code(on: str, opcodes: set[int]) -> None:
+    assert fault(f"on: {on}, answer: busy").opcodes == opcodes
+
+
+@pytest.mark.parametrize("status", [*{*Status} - {Status.CHECK_CONDITION}], ids=lambda status: status.name)
+def test_fault_of_a_disk_answers_any_status_by_its_name(status: Status) -> None:
+    rule = fault(f"on: any, answer: {status.name.lower().replace('_', '-')}")
+    assert (rule.answer, rule.moment) == (status, Moment.INSTEAD)
+
+
+@pytest.mark.parametrize("key", list(SenseKey), ids=lambda key: key.name)
+def test_fault_of_a_disk_answers_any_sense(key: SenseKey) -> None:
+    rule = fault(f"on: read, sense: {key:X}/2a/F1, lba: 7")
+    assert (rule.answer, rule.extent) == (Sense(key, 0x2A, 0xF1), Extent(7, 1))
+    done = key is SenseKey.RECOVERED_ERROR
+    assert rule.moment is (Moment.AFTERWARDS if done else Moment.INSTEAD)
+
+
+def test_fault_of_a_disk_may_be_a_delay_alone_or_with_an_answer() -> None:
+    assert fault("on: flush, delay: 200ms") == Rule(None, frozenset({0x35, 0x91}), delay_s=0.2)
+    slow = fault("on: 0x12, delay: 1h, sense: 6/29/00, after: 3, times: 2")
+    assert slow == Rule(RESET_OCCURRED, frozenset({0x12}), None, 4, 2, 3600.0)
+    assert fault("on: flush, delay: 2s, answer: silence").delay_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("on", "sense"),
+    [
+        ("[read, 0x8f]", UNRECOVERED_READ_ERROR),
+        ("0x8f", UNRECOVERED_READ_ERROR),
+        ("[read, write]", WRITE_ERROR),
+        ("0x42", WRITE_ERROR),
+        ("[read, 0x91]", WRITE_ERROR),
+        ("any", WRITE_ERROR),
+    ],
+)
+def test_medium_error_is_one_of_writing_where_one_of_the_commands_writes(on: str, sense: Sense) -> None:
+    assert fault(f"on: {on}, answer: medium-error").answer == sense
 
 
 def test_volumes_of_a_real_disk_lie_in_its_window() -> None:
