@@ -37,7 +37,7 @@ def check_disks(
         if made and isinstance(disk, SgSpec):
             raise blamed[name].error(
                 f"no real disk is there: the rig runs in the lab, where {next(iter(made))} is made",
-                "Real disks have a rig without disks of the lab.",
+                "Put real disks into a rig without scsi-debug, tcm-loop and tcmu disks.",
             )
     if lab.kernels is Kernels.SHARED:
         _check_shared({name: disk for name, disk in made.items() if isinstance(disk, ScsiDebugSpec)}, blamed)

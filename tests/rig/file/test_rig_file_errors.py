@@ -202,7 +202,7 @@ MISTAKES = {
         "first: {loop: {size: 64MiB, block: 4KiB}}",
         "first: {tcmu: {size: 64MiB}}\n  third: {sg: {wwn: naa.5, size: 1GiB, block: 4KiB, window: {lba: 1, blocks: 9}}}",
         "5:10: disks.third: no real disk is there: the rig runs in the lab, where first is made. "
-        "Real disks have a rig without disks of the lab.",
+        "Put real disks into a rig without scsi-debug, tcm-loop and tcmu disks.",
     ),
     "a disk of the machine under a kernel of its own": (
         "first: {loop: {size: 64MiB, block: 4KiB}}\n  second: {loop: {size: 128MiB, block: 4KiB}}",
