@@ -30,7 +30,7 @@ from hwvirt.rig.stage import PathLost, Stage
 from hwvirt.rig.steps import STEPS, Performance, name_of
 from hwvirt.rig.watcher import Watcher
 from hwvirt.stopping import on_stop
-from hwvirt.trace import Trace
+from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
 __all__ = ["RunOptions", "run_rig"]
@@ -73,7 +73,7 @@ class _Run:
         self.started = datetime.now(UTC)
         self.folder = RunFolder(options.runs, rig.name, self.started, secrets.token_hex(3))
         self.trace = Trace("rig")
-        self.trace.subscribe(self.folder.record)
+        self.trace.subscribe(self._record)
         self.trace.subscribe(self.watcher.handle)
         self.disagreements = Disagreements()
         self.trace.subscribe(self.disagreements.handle)
@@ -97,8 +97,7 @@ class _Run:
         bug = None if working.cancelled() else working.exception()
         if bug is not None:
             self._fail(ExitCode.INFRASTRUCTURE, f"internal error: {bug!r}")
-        report = self._report(time.monotonic() - began)
-        self.folder.finish(report)
+        report = self._reported(time.monotonic() - began)
         self.trace.emit(
             "rig.finished", verdict=report.verdict, exit_code=report.exit_code, run_dir=str(self.folder.path),
             reasons=list(report.reasons), cards=[card.text() for card in report.cards[:3]], replay=self.replay,
@@ -107,6 +106,13 @@ class _Run:
         if bug is not None:
             raise bug
         return ExitCode(report.exit_code)
+
+    def _record(self, event: Event) -> None:
+        """A run that cannot be recorded ends, but not within whatever has happened just now."""
+        recorded = self.folder.broken is None
+        self.folder.record(event)
+        if recorded and (error := self.folder.broken):
+            asyncio.get_running_loop().call_soon(self._end_early, error.exit_code, str(error))
 
     def _interrupted(self) -> None:
         if self.working is not None:
@@ -128,8 +134,8 @@ class _Run:
         """Ends what is under way, so that everything is taken down."""
         if self.working is not None:
             working, self.working = self.working, None
+            working.cancel()  # first: whoever is told may fail in hearing it
             self._fail(code, reason)
-            working.cancel()
 
     async def _bring_up_and_perform(self) -> None:
         try:
@@ -162,10 +168,10 @@ class _Run:
         """The first failure is the cause; what follows it is told, but changes nothing."""
         if self.failure is None and code is ExitCode.INFRASTRUCTURE:
             reasons += self.disagreements.told()
-        for reason in reasons:
-            self.trace.emit("rig.failed", reason=reason)
         if self.failure is None:
             self.failure = (code, reasons)
+        for reason in reasons:
+            self.trace.emit("rig.failed", reason=reason)
 
     async def _perform(self, performance: Performance) -> None:
         for scenario in self.rig.scenarios:
@@ -225,6 +231,18 @@ class _Run:
                 self.watcher.status(name, status)
             self.watcher.tick(time.time())
             await asyncio.sleep(_TICK_S)
+
+    def _reported(self, elapsed_s: float) -> Report:
+        """Writes the report. A folder that does not take it, or not all events, is a failure of the run like any other."""
+        if (broken := self.folder.broken) and self.failure is None:
+            self._fail(broken.exit_code, str(broken))
+        report = self._report(elapsed_s)
+        try:
+            self.folder.finish(report)
+        except InfrastructureError as error:
+            self._fail(error.exit_code, str(error))
+            return self._report(elapsed_s)
+        return report
 
     def _report(self, elapsed_s: float) -> Report:
         verdicts = self.performance.verdicts if self.performance else []

@@ -11,6 +11,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from errno import ECONNRESET, EINVAL, EIO, ENOSPC, ENOTCONN, EPERM
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -281,6 +282,39 @@ def reply_with(reply: bytes) -> Conduct:
         await reader.read()
 
     return conduct
+
+
+def test_a_callback_that_raises_keeps_no_answer_from_others() -> None:
+    async def two_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4 * 28)
+        writer.write(b"".join(simple(cookie) for cookie in (1, 2)))
+        await reader.readexactly(28)  # the path lives on; then it is lost
+
+    async def scenario() -> None:
+        answers: list[tuple[int, Answer]] = []
+        raised: list[str] = []
+        all_in = asyncio.Event()
+
+        def answered(number: int, answer: Answer) -> None:
+            answers.append((number, answer))
+            if len(answers) == 2:
+                initiator.submit(Op.FLUSH, 0, 0, (), partial(answered, 5))
+            elif len(answers) == 5:
+                all_in.set()
+            if number % 2:
+                raise RuntimeError(f"callback {number}")
+
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(str(context["exception"])))
+        async with scripted(two_answers) as port, connected(port) as initiator:
+            for number in range(1, 5):
+                initiator.submit(Op.FLUSH, 0, 0, (), partial(answered, number))
+            async with asyncio.timeout(SECONDS):
+                await all_in.wait()
+        lost = Answer(ECONNRESET, in_doubt=True)
+        assert answers == [(1, Answer(0)), (2, Answer(0)), (3, lost), (4, lost), (5, lost)]
+        assert raised == ["callback 1", "callback 3", "callback 5"]
+
+    uvloop.run(scenario())
 
 
 def simple(cookie: int, error: int = 0) -> bytes:

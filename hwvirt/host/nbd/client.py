@@ -191,8 +191,7 @@ class NbdInitiator(asyncio.BufferedProtocol):
         pending, self._pending = self._pending, {}
         self._outgoing.clear()
         self._lost.set_result(None)
-        for request in pending.values():
-            request.done(Answer(ECONNRESET, in_doubt=True))
+        self._deliver([(request.done, Answer(ECONNRESET, in_doubt=True)) for request in pending.values()])
 
     # -- from requests to bytes
 
@@ -228,7 +227,7 @@ class NbdInitiator(asyncio.BufferedProtocol):
             self._ready.set_result(None)
 
     def _take_replies(self) -> None:
-        """Answers what was answered. The callbacks run last: they may submit, close or raise."""
+        """Answers what was answered. The callbacks run last: they may submit or close."""
         unread = self._buffer.unread()
         answers: list[tuple[Callable[[Answer], None], Answer]] = []
         at, end = 0, len(unread)
@@ -260,8 +259,16 @@ class NbdInitiator(asyncio.BufferedProtocol):
                 raise NbdViolation(f"a reply began with {magic:#010x}")
             at = after
         self._buffer.consume(at)
+        self._deliver(answers)
+
+    def _deliver(self, answers: Sequence[tuple[Callable[[Answer], None], Answer]]) -> None:
+        """Everybody gets his answer. What one of them raises is his own affair: the loop's exception handler is told."""
         for done, answer in answers:
-            done(answer)
+            try:
+                done(answer)
+            except Exception as error:  # whatever it is, the answers behind it are others'
+                context = {"message": "an answer's callback failed", "exception": error, "protocol": self}
+                self._loop.call_exception_handler(context)
 
     def _take_chunk(
         self, cookie: int, kind: int, flags: int, payload: memoryview

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def writer_of(folder: Path) -> int:
 class RunFolder:
     """One run's folder below `base`, named by date (UTC), rig and `run_id`.
 
-    Raises InfrastructureError where it cannot write.
+    Raises InfrastructureError where it cannot write; only `record` keeps that for whoever asks, in `broken`.
     """
 
     def __init__(self, base: Path, rig: str, started: datetime, run_id: str) -> None:
@@ -43,13 +43,32 @@ class RunFolder:
         with self._writing(self.path):
             self.path.mkdir(parents=True)
         self._point_latest_here(base)
+        self.broken: InfrastructureError | None = None
+        """Why events.ndjson does not go on."""
+        self._recorded_bytes = 0
         with self._writing(self.path):
             self._events = (self.path / "events.ndjson").open("ab", buffering=0)
 
     def record(self, event: Event) -> None:
-        """Subscriber of a Trace: one line in events.ndjson, there for others to read at once."""
-        with self._writing(self.path / "events.ndjson"):
-            self._events.write(self._encoder.encode(event) + b"\n")
+        """Subscriber of a Trace: one line in events.ndjson, there for others to read at once.
+
+        Whoever emits is in the middle of something else and is told nothing. After the first error, which stays in `broken`,
+        nothing more is written: what is there are the first events, without a gap.
+        """
+        if self.broken is not None:
+            return
+        line = memoryview(self._encoder.encode(event) + b"\n")
+        try:
+            with self._writing(self.path / "events.ndjson"):
+                at = 0
+                while at < len(line):  # a disk that fills up takes a part first
+                    at += self._events.write(line[at:])
+        except InfrastructureError as error:
+            self.broken = error
+            with suppress(OSError):
+                self._events.truncate(self._recorded_bytes)
+        else:
+            self._recorded_bytes += len(line)
 
     def lock(self, resolved: Mapping[str, Any]) -> None:
         """Writes rig.lock.yaml: identities, versions and seed as they were resolved, and the run's writer."""
@@ -67,11 +86,16 @@ class RunFolder:
         """Writes a file whole or not at all: beside, synced, renamed."""
         target, beside = self.path / name, self.path / f".{name}.partial"
         with self._writing(target):
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
+            try:
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(target)
+            except OSError:
+                with suppress(OSError):
+                    beside.unlink(missing_ok=True)
+                raise
             self._sync(self.path)
 
     def close(self) -> None:

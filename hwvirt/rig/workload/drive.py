@@ -53,7 +53,7 @@ class Counts:
 Progress: TypeAlias = Callable[[int, Counts], Future[None] | None]
 """Called after every answer with the number of operations submitted so far and the counts, which go on changing.
 
-Where it returns a future, nothing more is submitted before that is done.
+Where it returns a future, nothing more is submitted before that is done. What it raises ends the drive.
 """
 Reconnect: TypeAlias = Callable[[], Awaitable[Initiator]]
 """Opens the path anew after it was lost."""
@@ -85,6 +85,7 @@ class Drive:
         self._total = len(script.kind)
         self._submitted = self._in_flight = 0
         self._lost = False
+        self._error: Exception | None = None
         self._counts = Counts()
         self._held: Future[None] | None = None
         self._idle: Future[None] = asyncio.get_running_loop().create_future()
@@ -92,13 +93,16 @@ class Drive:
     async def run(self) -> Counts:
         """Submits everything and waits for every answer; after `stop` only for those that are due.
 
-        Raises InfrastructureError when a read returns another amount of data than was asked for.
+        Raises InfrastructureError when a read returns another amount of data than was asked for. What `on_progress`
+        raises is raised here.
         """
         try:
             while True:
                 self._idle = asyncio.get_running_loop().create_future()
                 self._pump()
                 await self._idle
+                if self._error is not None:
+                    raise self._error
                 if not self._lost or self._reconnect is None or self._stop.is_set() or self._submitted == self._total:
                     return self._counts
                 self._initiator = await self._reconnect()
@@ -150,7 +154,18 @@ class Drive:
                 counts.acknowledged += 1
                 counts.unmaps += kind is Kind.UNMAP
         self._pump()
-        if self._on_progress is not None and (hold := self._on_progress(self._submitted, counts)) and not self._held:
+        if self._on_progress is not None:
+            self._tell(self._on_progress)
+
+    def _tell(self, on_progress: Progress) -> None:
+        try:
+            hold = on_progress(self._submitted, self._counts)
+        except Exception as error:  # whatever it is, it belongs to whoever drives and not to whoever answered
+            self._error, self._depth = self._error or error, 0
+            if not self._idle.done():
+                self._idle.set_result(None)
+            return
+        if hold and not self._held:
             self._hold(hold)
 
     def _without_success(self, number: int, answer: Answer) -> None:

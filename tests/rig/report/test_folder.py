@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
@@ -111,6 +114,56 @@ def test_events_can_be_read_while_the_run_goes_on(folder: RunFolder) -> None:
     assert event == {"name": "step.started", "source": "rig", "fields": {"step": "fill", "detail": "x"}}
     folder.record(Event("step.finished", 1.5, "rig"))
     assert len((folder.path / "events.ndjson").read_text().splitlines()) == 2
+
+
+def fill_up(folder: RunFolder) -> None:
+    """From now on nothing more fits into the events of the folder."""
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), folder._events.fileno())
+
+
+def test_folder_that_is_full_keeps_the_first_error_and_raises_nothing(folder: RunFolder) -> None:
+    folder.record(Event("step.started", 1.0, "rig"))
+    recorded = (folder.path / "events.ndjson").read_bytes()
+    assert folder.broken is None
+    fill_up(folder)
+    folder.record(Event("step.finished", 2.0, "rig"))
+    first = folder.broken
+    assert str(first) == (
+        f"cannot write {folder.path}/events.ndjson: No space left on device. Make room, or name another folder for runs."
+    )
+    folder.record(Event("step.started", 3.0, "rig"))
+    assert folder.broken is first
+    assert (folder.path / "events.ndjson").read_bytes() == recorded
+
+
+def test_events_end_with_a_whole_line_when_the_disk_takes_a_part_of_one(tmp_path: Path) -> None:
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+
+    program = f"""if True:
+        from datetime import UTC, datetime
+        from pathlib import Path
+        from hwvirt.rig.report import RunFolder
+        from hwvirt.trace import Event
+        folder = RunFolder(Path({str(tmp_path)!r}), "small", datetime.now(UTC), "1")
+        for number in range(9):
+            folder.record(Event("step.progress", 1.5, "rig", {{"done": number}}))
+        print(folder.broken)
+    """
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, preexec_fn=limited)
+    events = (tmp_path / "latest").resolve() / "events.ndjson"
+    assert told.stdout == f"cannot write {events}: File too large. Name another folder for runs.\n"
+    lines = events.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["fields"]["done"] for line in lines] == [0, 1]
+    assert lines[-1].endswith("\n")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_beside_it(folder: RunFolder) -> None:
+    (folder.path / "notes" / "x").mkdir(parents=True)  # what nothing can be renamed to
+    with pytest.raises(InfrastructureError, match=r"cannot write .*notes: Is a directory"):
+        folder.write("notes", b"text")
+    assert sorted(path.name for path in folder.path.iterdir()) == ["events.ndjson", "notes"]
 
 
 def test_report_json_says_what_was_checked(folder: RunFolder) -> None:

@@ -236,6 +236,29 @@ def test_nothing_is_submitted_while_progress_asks_to_wait_and_then_everything() 
     _run(body)
 
 
+@pytest.mark.parametrize("at", [1, 40, 500], ids=["the first", "one in the middle", "the last"])
+def test_an_answer_whose_progress_cannot_be_told_ends_the_workload(at: int) -> None:
+    async def body() -> None:
+        told = 0
+
+        def progress(submitted: int, counts: Counts) -> None:
+            nonlocal told
+            told += 1
+            if told == at:
+                raise InfrastructureError("nobody listens.")
+
+        unit = MemoryUnit(64)
+        with pytest.raises(InfrastructureError, match=r"^nobody listens\.$"):
+            await run_workload(unit, PLAN, _history(), on_progress=progress)
+        submitted = len(unit.requests)
+        assert submitted <= at + PLAN.depth
+        for _ in range(2 * PLAN.depth):
+            await asyncio.sleep(0)
+        assert (len(unit.requests), unit.in_flight) == (submitted, 0)
+
+    _run(body)
+
+
 def test_a_cancelled_workload_submits_nothing_more() -> None:
     async def body() -> None:
         begun = asyncio.Event()
