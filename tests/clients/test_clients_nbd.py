@@ -118,6 +118,19 @@ def test_file_system_goes_in_comes_out_and_is_clean(
     good("qemu-img", "compare", "-f", "raw", "-F", "raw", image, uri)
 
 
+def test_sparse_image_that_is_to_be_allocated_goes_in_whole(redirecting: RigUp, tmp_path: Path) -> None:
+    """nbdcopy --allocated asks for the zeroes of a hole, however long, without one (NBD_CMD_FLAG_NO_HOLE)."""
+    uri, image, copy = redirecting.uri("a", 0), tmp_path / "sparse.img", tmp_path / "copy.img"
+    with image.open("wb") as new:
+        new.truncate(64 * MIB)
+        new.write(b"begin" * 1000)
+    good("nbdcopy", "--flush", "--allocated", image, uri)
+    assert block_map(uri, "base:allocation") == [(0, 64 * MIB, 0)]
+    assert block_map(uri, "hwvirt:residency") == [(0, 64 * MIB, 1)]
+    good("nbdcopy", uri, copy)
+    assert copy.read_bytes() == image.read_bytes()
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -10,7 +10,7 @@ import pytest
 
 from hwvirt.buffers import joined
 from hwvirt.host.nbd import wire
-from hwvirt.host.nbd.requests import Request, command_of, refusal, take_requests
+from hwvirt.host.nbd.requests import Request, command_of, refusal, rest_of, take_requests
 from hwvirt.host.nbd.wire import NbdViolation
 from tests.host.ram_unit import READ_16, UNMAP, WRITE_16, WRITE_SAME_16, RamUnit
 
@@ -137,7 +137,7 @@ REFUSALS = [
     (request(TRIM, 0, SIZE), 0),
     (request(CACHE, 0, 1), 0),
     (request(ZEROES, 0, SIZE, FAST_ZERO), 0),
-    (request(ZEROES, 0, 32 * MIB, NO_HOLE), 0),
+    (request(ZEROES, 0, SIZE, NO_HOLE), 0),
     (request(STATUS, 0, SIZE, REQ_ONE), 0),
     # not
     (request(READ, SIZE, 1), EINVAL),
@@ -157,7 +157,7 @@ REFUSALS = [
     (request(ZEROES, SIZE, 4096), ENOSPC),
     (request(ZEROES, 1, 4096), EINVAL),
     (request(ZEROES, 0, 4096, NO_HOLE | FAST_ZERO), ENOTSUP),
-    (request(ZEROES, 0, 32 * MIB + 4096, NO_HOLE), EINVAL),
+    (request(ZEROES, 4096, SIZE, NO_HOLE), ENOSPC),
     (request(STATUS, SIZE, 4096), EINVAL),
     (request(STATUS, 0, 100), EINVAL),
     (request(8, 0, 0), EINVAL),
@@ -236,3 +236,34 @@ def test_zeroes_that_may_not_be_a_hole_are_written() -> None:
     assert command is not None
     assert extent_of(command.cdb) == (WRITE_16, 0, 513)
     assert joined(command.data_out) == bytes(2 * MIB + 4096)
+
+
+@pytest.mark.parametrize(
+    ("flags", "length", "extents"),
+    [
+        (NO_HOLE, 32 * MIB, [(1, 8192)]),
+        (NO_HOLE, 32 * MIB + 4096, [(1, 8192), (8193, 1)]),
+        (NO_HOLE | FUA, 60 * MIB, [(1, 8192), (8193, 7168)]),
+        (0, 60 * MIB, [(1, 15360)]),
+    ],
+)
+def test_zeroes_are_written_a_transfer_at_a_time(flags: int, length: int, extents: list[tuple[int, int]]) -> None:
+    one = request(ZEROES, 4096, length, flags)
+    first = command_of(EXPORT, one)
+    assert first is not None
+    commands = [first, *rest_of(EXPORT, one)]
+    assert [extent_of(command.cdb)[1:] for command in commands] == extents
+    pieces = [piece for command in commands for piece in command.data_out]
+    assert len({id(piece.obj) for piece in pieces if isinstance(piece, memoryview)}) <= 1, "one buffer for all of them"
+    if flags:
+        assert sum(map(len, pieces)) == length
+        assert not any(any(piece[::4096]) for piece in pieces)
+
+
+def test_zeroes_that_are_data_count_like_data_in_flight() -> None:
+    wire = b"".join(
+        struct.pack(">IHHQQI", 0x25609513, flags, ZEROES, cookie, 0, 60 * MIB)
+        for cookie, flags in enumerate((NO_HOLE, 0, NO_HOLE, NO_HOLE))
+    )
+    taken = take_requests(memoryview(wire), 100, 64 * MIB)
+    assert ([one.cookie for one in taken.requests], taken.transfer_bytes, taken.full) == ([0, 1, 2], 64 * MIB, True)

@@ -161,6 +161,32 @@ def test_fua_of_trim_and_zeroes_is_a_flush_behind_them_and_of_write_a_bit() -> N
     uvloop.run(scenario())
 
 
+def test_zeroes_that_are_longer_than_a_transfer_are_written_one_after_the_other() -> None:
+    async def scenario() -> None:
+        unit = RamUnit(72 << 8)
+        unit.content[:] = b"x" * len(unit.content)
+        async with serving([unit.export()]) as served, opened(served.port) as client:
+            client.send(request(ZEROES, 1, BLOCK, (72 << 20) - 2 * BLOCK, flags=FUA | NO_HOLE), request(TRIM, 2, 0, 1))
+            assert [await client.simple(), await client.simple()] == [(1, 0, b""), (2, 0, b"")]
+            assert unit.batches == [[WRITE_16], [WRITE_16], [WRITE_16], [SYNCHRONIZE_CACHE_16]]
+            assert unit.content == b"x" * BLOCK + bytes((72 << 20) - 2 * BLOCK) + b"x" * BLOCK
+
+    uvloop.run(scenario())
+
+
+def test_zeroes_end_with_the_first_transfer_that_fails() -> None:
+    async def scenario() -> None:
+        unit = RamUnit(72 << 8)
+        failed = check_condition(3, 0x0C)
+        unit.fault = lambda command: failed if len(unit.commands) == 2 else None
+        async with serving([unit.export()]) as served, opened(served.port) as client:
+            client.send(request(ZEROES, 1, 0, 72 << 20, flags=FUA | NO_HOLE))
+            assert await client.simple() == (1, EIO, b"")
+            assert unit.batches == [[WRITE_16], [WRITE_16]]
+
+    uvloop.run(scenario())
+
+
 def test_a_failed_flush_fails_every_request_that_needed_it_and_no_other() -> None:
     async def scenario() -> None:
         unit = RamUnit(64)

@@ -7,7 +7,7 @@ from errno import EIO
 from typing import Final, NamedTuple
 
 from hwvirt.host.nbd.export import Export
-from hwvirt.host.nbd.requests import FLUSH, Request, command_of, transfer_of
+from hwvirt.host.nbd.requests import FLUSH, Request, command_of, rest_of, transfer_of
 from hwvirt.host.nbd.wire import CommandFlag, CommandType
 from hwvirt.scsi.command import Command, Completion, LogicalUnit
 from hwvirt.scsi.sense import decode_sense, errno_of
@@ -32,10 +32,18 @@ async def transfer(export: Export, requests: Sequence[Request]) -> list[Completi
 
 
 async def perform(export: Export, requests: Sequence[Request]) -> list[Completion]:
-    """How each request ended, in order: one batch of commands, then one flush for all FLUSH and FUA that need it."""
+    """How each request ended, in order: one batch of commands, then one flush for all FLUSH and FUA that need it.
+
+    What needs more than one command is finished in between, a command after the other, up to the first that fails.
+    """
     commands = [command_of(export, request) for request in requests]
     completions = iter(await _execute(export.lun, [command for command in commands if command is not None]))
     ended = [_NOTHING_TO_DO if command is None else next(completions) for command in commands]
+    for index, request in enumerate(requests):
+        for command in rest_of(export, request):
+            if not ended[index].good:
+                break
+            (ended[index],) = await _execute(export.lun, [command])
     to_flush = [index for index, request in enumerate(requests) if _wants_flush(request) and ended[index].good]
     if to_flush:
         (flushed,) = await _execute(export.lun, [FLUSH])

@@ -5,7 +5,7 @@ Ref: NetworkBlockDevice/nbd doc/proto.md, "Request types" and "Block size constr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from errno import EINVAL, ENOSPC, ENOTSUP, EPERM
 from typing import Final, NamedTuple
 
@@ -15,7 +15,7 @@ from hwvirt.scsi.cdb import read_16, synchronize_cache_16, unmap, write_16, writ
 from hwvirt.scsi.command import Command
 from hwvirt.scsi.volume import Extent, Residency
 
-__all__ = ["FLUSH", "Request", "Taken", "apart", "command_of", "refusal", "take_requests", "transfer_of"]
+__all__ = ["FLUSH", "Request", "Taken", "apart", "command_of", "refusal", "rest_of", "take_requests", "transfer_of"]
 
 FLUSH: Final = Command(synchronize_cache_16())
 """Everything that completed before is durable when this is GOOD."""
@@ -37,8 +37,10 @@ class Request(NamedTuple):
 
     @property
     def transfer_bytes(self) -> int:
-        """What the request holds in memory while it is in flight: the data of a READ or WRITE."""
-        return self.length if self.type <= _WRITE and self.length <= MAX_TRANSFER_BYTES else 0
+        """What the request may hold in memory while it is in flight: the data of a READ or WRITE, zeroes that are data."""
+        if self.type <= _WRITE:
+            return self.length if self.length <= MAX_TRANSFER_BYTES else 0
+        return min(self.length, MAX_TRANSFER_BYTES) if _are_data(self) else 0
 
 
 class Taken(NamedTuple):
@@ -139,8 +141,8 @@ def refusal(export: Export, request: Request) -> int:
         return EINVAL
     if rule.aligned and (offset | length) & (export.block_bytes - 1):
         return EINVAL
-    if flags & _NO_HOLE:
-        return _refusal_without_hole(flags, length)
+    if flags & _NO_HOLE and flags & CommandFlag.FAST_ZERO:
+        return ENOTSUP  # what must not be a hole is written as data, and never faster than a write
     return 0
 
 
@@ -158,7 +160,7 @@ def transfer_of(export: Export, request: Request) -> Command:
 def command_of(export: Export, request: Request) -> Command | None:
     """The command that carries out a request, without the flush that FLUSH and FUA of TRIM and WRITE_ZEROES need.
 
-    A TRIM that is not aligned gives back the whole blocks within it.
+    A TRIM that is not aligned gives back the whole blocks within it. Zeroes without a hole may need more: see `rest_of`.
     """
     kind, flags, _, offset, length, _ = request
     if kind <= _WRITE:
@@ -170,18 +172,25 @@ def command_of(export: Export, request: Request) -> Command | None:
         return unmap([Extent(first, after - first)]) if first < after else None
     if kind == CommandType.WRITE_ZEROES:
         if flags & CommandFlag.NO_HOLE:
-            return Command(write_16(lba, after - lba), _zeroes(length))
+            return _zeroes(export, offset, length)
         return write_same_16_unmap(lba, after - lba)
     return None
 
 
-def _refusal_without_hole(flags: int, length: int) -> int:
-    """Zeroes that must not be a hole are written as data: never faster than a write, and as long as one at most."""
-    if flags & CommandFlag.FAST_ZERO:
-        return ENOTSUP
-    return EINVAL if length > MAX_TRANSFER_BYTES else 0
+def rest_of(export: Export, request: Request) -> Iterator[Command]:
+    """What is still to do when the command of a request has ended well: zeroes as data, a transfer at a time."""
+    if _are_data(request):
+        for done in range(MAX_TRANSFER_BYTES, request.length, MAX_TRANSFER_BYTES):
+            yield _zeroes(export, request.offset + done, request.length - done)
 
 
-def _zeroes(length: int) -> tuple[memoryview, ...]:
+def _are_data(request: Request) -> bool:
+    return request.type == CommandType.WRITE_ZEROES and bool(request.flags & _NO_HOLE)
+
+
+def _zeroes(export: Export, offset: int, length: int) -> Command:
+    """Writes zeroes as data, as many as one transfer takes; all of them are the same few."""
+    length = min(length, MAX_TRANSFER_BYTES)
     whole, rest = divmod(length, len(_ZEROES))
-    return (_ZEROES,) * whole + ((_ZEROES[:rest],) if rest else ())
+    data = (_ZEROES,) * whole + ((_ZEROES[:rest],) if rest else ())
+    return Command(write_16(offset // export.block_bytes, length // export.block_bytes), data)
