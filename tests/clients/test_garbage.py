@@ -14,8 +14,9 @@ import pytest
 import uvloop
 
 from hwvirt.controller.ask import call
+from hwvirt.host.nbd import server
 
-from .junk import AT_ONCE, control_junk, link_junk, nbd_junk, throw
+from .junk import control_junk, link_junk, nbd_junk, throw
 from .kit import RigUp, fio, rig_up
 
 INPUTS = 10_000
@@ -150,7 +151,7 @@ def test_line_without_end_and_lines_without_sense_end_or_are_answered(rig: RigUp
 
 def test_silent_connections_keep_no_good_client_out(rig: RigUp, tmp_path: Path) -> None:
     ports = (rig.port("a", 0), int(rig.config("b")["link"]["port"]))
-    silent = [socket.create_connection(("127.0.0.1", port)) for port in ports for _ in range(2 * AT_ONCE)]
+    silent = [socket.create_connection(("127.0.0.1", port)) for port in ports for _ in range(server._MAX_CONNECTIONS + 6)]
     try:
         fio(tmp_path, (f"--uri={rig.uri('a', 7)}", "--rw=randrw", "--verify=crc32c", "--bs=4k", "--size=1M"))
     finally:

@@ -507,6 +507,9 @@ def test_a_client_that_does_not_read_is_not_served_on() -> None:
     uvloop.run(scenario())
 
 
+TOO_MANY = "more than 2 connections, and this one has opened no export yet"
+
+
 def test_one_connection_too_many_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
 
@@ -516,11 +519,31 @@ def test_one_connection_too_many_is_dropped(monkeypatch: pytest.MonkeyPatch) -> 
             async with opened(served.port), raw(served.port) as third:
                 assert await third.end() == b""
                 (dropped,) = await served.until("nbd.dropped")
-                assert dropped.fields["reason"] == "more than 2 connections"
+                assert dropped.fields["reason"] == TOO_MANY
             await served.until("nbd.disconnected", 2)
             async with opened(served.port):
                 first.send(request(FLUSH, 1))
                 assert await first.simple() == (1, 0, b"")
+
+    uvloop.run(scenario())
+
+
+def test_the_oldest_in_its_handshake_goes_before_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 3)
+
+    async def scenario() -> None:
+        unit = RamUnit(64)
+        async with serving([unit.export()]) as served, opened(served.port) as good, raw(served.port) as silent:
+            assert len(await silent.take(18)) == 18
+            async with raw(served.port) as slow, opened(served.port) as late:
+                assert await silent.end() == b""
+                (dropped,) = await served.until("nbd.dropped")
+                assert dropped.fields["reason"] == TOO_MANY.replace("2", "3")
+                slow.send(HELLO, option(1, b"disk"))
+                await slow.take(18 + 10)
+                for client in (good, slow, late):
+                    client.send(request(FLUSH, 1))
+                    assert await client.simple() == (1, 0, b"")
 
     uvloop.run(scenario())
 

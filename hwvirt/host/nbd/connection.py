@@ -36,7 +36,7 @@ class House(Protocol):
     """Who keeps the connections."""
 
     def entered(self, connection: Connection) -> None:
-        """A client is there; it may be dropped at once."""
+        """A client is there, in its handshake; it may be dropped at once, or another one that is."""
         ...
 
     def left(self, connection: Connection) -> None:
@@ -116,6 +116,11 @@ class Connection(asyncio.BufferedProtocol):
             self._house.left(self)
 
     # -- the server's side
+
+    @property
+    def shaking_hands(self) -> bool:
+        """Whether it may still open an export, and has not."""
+        return self._agreement is None and not self._ending
 
     def drop(self, reason: str) -> None:
         """Ends the connection at once, for a reason that goes on the trace."""

@@ -24,7 +24,7 @@ class NbdServer:
         self._exports = tuple(exports)
         self._trace = trace
         self._server: asyncio.Server | None = None
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -60,15 +60,16 @@ class NbdServer:
                 connection.drop("the server is closing")
 
     def entered(self, connection: Connection) -> None:
-        """A client is there; one too many is dropped."""
-        if len(self._connections) >= _MAX_CONNECTIONS:
-            connection.drop(f"more than {_MAX_CONNECTIONS} connections")
-        self._connections.add(connection)
+        """A client is there. With one too many goes the oldest that has opened nothing: silent ones keep nobody out."""
+        self._connections[connection] = None
         self._empty.clear()
+        if len(self._connections) > _MAX_CONNECTIONS:
+            oldest = next(each for each in self._connections if each.shaking_hands)  # at the latest this one
+            oldest.drop(f"more than {_MAX_CONNECTIONS} connections, and this one has opened no export yet")
 
     def left(self, connection: Connection) -> None:
         """The client is gone and none of its requests is in flight any more."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if not self._connections:
             self._empty.set()
 
