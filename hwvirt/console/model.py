@@ -54,10 +54,13 @@ class ConsoleModel:
         self.failures: list[str] = []
         self.outcome: Outcome | None = None
         self._finished_counts = Counts()
+        self._final_counts: Counts | None = None
 
     @property
     def counts(self) -> Counts:
-        """Over all steps."""
+        """Over all steps: as they tell, and at the end as the run has counted them."""
+        if self._final_counts is not None:
+            return self._final_counts
         return self._finished_counts + (self.step.counts if self.step else Counts())
 
     @property
@@ -133,6 +136,8 @@ class ConsoleModel:
             verdict = str(facts.get("verdict", "")).replace("-", " ")
             run_dir, replay = (str(facts.get(key, "")) for key in ("run_dir", "replay"))
             self.outcome = Outcome(verdict, facts.get("exit_code"), run_dir, replay)
+            if isinstance(counts := facts.get("counts"), dict):
+                self._final_counts = _counts(counts, self.counts)
             self.failures += [reason for reason in map(str, facts.get("reasons", ())) if reason not in self.failures]
 
     def _apply_step(self, what: str, at: float, facts: dict[str, Any]) -> None:
@@ -148,7 +153,7 @@ class ConsoleModel:
             return
         if what == "progress":
             step.done, step.total = facts.get("done", step.done), facts.get("total", step.total)
-            step.counts = Counts(**{f.name: facts.get(f.name, getattr(step.counts, f.name)) for f in fields(Counts)})
+            step.counts = _counts(facts, step.counts)
         elif what in ("finished", "failed"):
             step.ended_at = at
             step.failure = str(facts.get("reason", "")) if what == "failed" else ""
@@ -181,3 +186,8 @@ class ConsoleModel:
 
     def _controller(self, name: str) -> Controller:
         return self.controllers.setdefault(name, Controller(name))
+
+
+def _counts(facts: dict[str, Any], known: Counts) -> Counts:
+    """The counts among the facts; where they tell none, as it is known."""
+    return Counts(**{f.name: facts.get(f.name, getattr(known, f.name)) for f in fields(Counts)})

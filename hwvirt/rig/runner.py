@@ -100,7 +100,8 @@ class _Run:
         report = self._reported(time.monotonic() - began)
         self.trace.emit(
             "rig.finished", verdict=report.verdict, exit_code=report.exit_code, run_dir=str(self.folder.path),
-            reasons=list(report.reasons), cards=[card.text() for card in report.cards[:3]], replay=self.replay,
+            counts=report.counts, reasons=list(report.reasons),
+            cards=[card.text() for card in report.cards[:3]], replay=self.replay,
         )  # fmt: skip
         self.folder.close()
         if bug is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -77,11 +77,28 @@ def _by_name(counts: Counts) -> dict[str, int]:
     return {field.name: getattr(counts, field.name) for field in fields(counts)}
 
 
+@contextmanager
+def _counted(run: Performance, total: int) -> Iterator[Callable[[int, Counts], None]]:
+    """Whatever a step counts joins the counts of the run, however the step ends. Gives whom to tell of its progress."""
+    tell, so_far = run.progress(total), Counts()
+
+    def on_progress(submitted: int, counts: Counts) -> None:
+        nonlocal so_far
+        so_far = counts
+        tell(submitted, counts)
+
+    try:
+        yield on_progress
+    finally:
+        run.add(so_far)
+
+
 async def _fill(run: Performance, step: Fill) -> None:
     path = await run.stage.initiator(step.controller, step.lun)
     unit = run.stage.unit(step.controller, step.lun)
     total = -(-path.blocks * path.block_bytes // (1 << 20))
-    run.add(await fill(path, unit.history, on_progress=run.progress(total)))
+    with _counted(run, total) as on_progress:
+        await fill(path, unit.history, on_progress=on_progress)
 
 
 async def _redirect(run: Performance, step: StartRedirect) -> None:
@@ -103,7 +120,9 @@ async def _discard(run: Performance, step: Discard) -> None:
 async def _flush(run: Performance, step: Flush) -> None:
     path = await run.stage.initiator(step.controller, step.lun)
     unit = run.stage.unit(step.controller, step.lun)
-    run.add(await run_workload(path, WorkloadPlan(1, 1, 1, 1, Mix(flush=100), run.seed), unit.history))
+    plan = WorkloadPlan(1, 1, 1, 1, Mix(flush=100), run.seed)
+    with _counted(run, 1) as on_progress:
+        await run_workload(path, plan, unit.history, on_progress=on_progress)
 
 
 async def _workload(run: Performance, step: Workload) -> None:
@@ -115,15 +134,6 @@ async def _workload(run: Performance, step: Workload) -> None:
     # Each workload of a run does other operations; the same run does the same ones again.
     plan = WorkloadPlan(step.ops, step.depth, step.blocks.least, step.blocks.most, mix, run.seed + run.workloads)
     faults = Faults(stage, step.faults, step.ops, run.trace)
-    tell = run.progress(step.ops)
-    so_far = Counts()
-
-    def on_progress(submitted: int, counts: Counts) -> Future[None] | None:
-        nonlocal so_far
-        so_far = counts
-        tell(submitted, counts)
-        return faults.progress(submitted, counts)
-
     async def reconnect() -> Initiator:
         nonlocal path
         await faults.finish()
@@ -133,13 +143,18 @@ async def _workload(run: Performance, step: Workload) -> None:
         path = await stage.initiator(step.controller, step.lun)
         return path
 
-    work = run_workload(path, plan, unit.history, on_progress=on_progress, stop=faults.broken, reconnect=reconnect)
-    try:
-        await (work if step.alongside is None else _with_backup(run, step.alongside, work))
-        await faults.settle()
-    finally:
-        await faults.abandon()
-        run.add(so_far)
+    with _counted(run, step.ops) as tell:
+
+        def on_progress(submitted: int, counts: Counts) -> Future[None] | None:
+            tell(submitted, counts)
+            return faults.progress(submitted, counts)
+
+        work = run_workload(path, plan, unit.history, on_progress=on_progress, stop=faults.broken, reconnect=reconnect)
+        try:
+            await (work if step.alongside is None else _with_backup(run, step.alongside, work))
+            await faults.settle()
+        finally:
+            await faults.abandon()
     if faults.unfired:
         raise RigError(
             f"faults that never struck: {', '.join(faults.unfired)}.",

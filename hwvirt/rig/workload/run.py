@@ -38,15 +38,25 @@ async def run_workload(
 async def fill(
     initiator: Initiator, history: History, *, on_progress: Progress | None = None, stop: asyncio.Event | None = None
 ) -> Counts:
-    """Writes every block once in writes of 1 MiB, 8 in flight, then flushes."""
+    """Writes every block once in writes of 1 MiB, 8 in flight, then flushes. Progress is that of the writes."""
+    reached = 0
 
     def told(submitted: int, counts: Counts) -> Future[None] | None:
+        nonlocal reached
+        reached = submitted
         counts.fills = counts.acknowledged
-        return on_progress(submitted, counts) if on_progress is not None else None
+        return on_progress(reached, counts) if on_progress is not None else None
 
     chunks = fill_script(initiator.blocks, _CHUNK_BYTES // initiator.block_bytes)
     counts = await _drive(initiator, chunks, history, told, stop)
-    counts.flushes = (await _drive(initiator, flush_script(), history, None, stop)).flushes
+    failed, in_doubt = counts.failed, counts.in_doubt
+
+    def flushed(_: int, of_flush: Counts) -> Future[None] | None:
+        counts.flushes = of_flush.flushes
+        counts.failed, counts.in_doubt = failed + of_flush.failed, in_doubt + of_flush.in_doubt
+        return told(reached, counts)
+
+    await _drive(initiator, flush_script(), history, flushed, stop)
     return counts
 
 

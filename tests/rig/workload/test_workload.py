@@ -108,6 +108,29 @@ def test_a_fill_writes_every_block_once_and_then_flushes_all_of_them() -> None:
     _run(body)
 
 
+@pytest.mark.parametrize(
+    ("answer", "counts"),
+    [
+        (Answer(0), Counts(acknowledged=3, fills=3, flushes=1)),
+        (Answer(EIO), Counts(acknowledged=3, fills=3, failed=1)),
+        (Answer(ECONNRESET, in_doubt=True), Counts(acknowledged=3, fills=3, in_doubt=1)),
+    ],
+    ids=["good", "failed", "in doubt"],
+)
+def test_the_flush_of_a_fill_counts_however_it_ends(answer: Answer, counts: Counts) -> None:
+    async def body() -> None:
+        told: list[tuple[int, Counts]] = []
+
+        def progress(submitted: int, so_far: Counts) -> None:
+            told.append((submitted, replace(so_far)))
+
+        unit = MemoryUnit(5000, misbehave=lambda number, op: answer if op is Op.FLUSH else None)
+        assert await fill(unit, _history(), on_progress=progress) == counts
+        assert told[-1] == (3, counts)
+
+    _run(body)
+
+
 def test_a_wrong_block_in_a_read_is_counted_and_described() -> None:
     async def body() -> None:
         unit, history = MemoryUnit(64), _history()
