@@ -28,6 +28,7 @@ _LOOP_SET_BLOCK_SIZE = 0x4C09
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CTL_GET_FREE = 0x4C82
 _LO_FLAGS_READ_ONLY = 1
+_LO_FLAGS_AUTOCLEAR = 4
 
 _ATTACH_TRIES = 64
 _DETACH_SECONDS = 10.0
@@ -68,7 +69,8 @@ class LoopConfig(ctypes.Structure):
 class LoopDevice:
     """A file attached to a loop device of `block_bytes`; a context manager that detaches.
 
-    Raises DiskError when no device can be had, and when the device is still open elsewhere after detaching.
+    The device is held open all the time: when this process is killed, the kernel detaches it with the last one that has it
+    open. Raises DiskError when no device can be had, and when the device is still open elsewhere after detaching.
     """
 
     def __init__(self, backing: str, block_bytes: int, *, access: Access = Access.READ_WRITE) -> None:
@@ -80,7 +82,7 @@ class LoopDevice:
         try:
             status = os.fstat(backing_fd)
             self._backing = (status.st_dev, status.st_ino)
-            self.path = _attach(backing_fd, backing, block_bytes, access)
+            self.path, self._held = _attach(backing_fd, backing, block_bytes, access)
         finally:
             os.close(backing_fd)
         self._attached = True
@@ -98,11 +100,11 @@ class LoopDevice:
         deadline = deadline or Deadline.after(_DETACH_SECONDS)
         if not self._attached:
             return
-        if not self._is_ours():
-            self._attached = False
-            return
-        with _Node(self.path, os.O_RDONLY) as node:
-            node.call(_LOOP_CLR_FD)
+        try:
+            if self._held.is_open and self._is_ours():
+                self._held.call(_LOOP_CLR_FD)
+        finally:
+            self._held.close()
         while self._is_ours():  # the kernel detaches when the last opener (udev may be one) has closed
             if deadline.expired:
                 raise DiskError(
@@ -126,7 +128,7 @@ class LoopDevice:
 
 
 class _Node:
-    """A loop node or the control node, open for a few calls."""
+    """A loop node or the control node, open."""
 
     def __init__(self, path: str, flags: int) -> None:
         self._fd = os.open(path, flags | os.O_CLOEXEC)
@@ -135,16 +137,27 @@ class _Node:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Until `close`."""
+        return self._fd >= 0
+
+    def close(self) -> None:
+        """Lets go of it. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def call(self, request: int, argument: int | ctypes.Structure = 0) -> int:
         """ioctl(2). Raises OSError."""
         return int(fcntl.ioctl(self._fd, request, argument))
 
 
-def _attach(backing_fd: int, backing: str, block_bytes: int, access: Access) -> str:
-    """The path of a free device that now shows the file. Another process may take the free device first: then the next."""
-    flags = _LO_FLAGS_READ_ONLY if access is Access.READ_ONLY else 0
+def _attach(backing_fd: int, backing: str, block_bytes: int, access: Access) -> tuple[str, _Node]:
+    """A free device that now shows the file, open. Another process may take the free device first: then the next."""
+    flags = _LO_FLAGS_AUTOCLEAR | (_LO_FLAGS_READ_ONLY if access is Access.READ_ONLY else 0)
     info = LoopInfo64(flags=flags, file_name=os.fsencode(backing)[:63])
     config = LoopConfig(fd=backing_fd, block_size=block_bytes, info=info)
     mode = os.O_RDWR if access is Access.READ_WRITE else os.O_RDONLY
@@ -152,13 +165,18 @@ def _attach(backing_fd: int, backing: str, block_bytes: int, access: Access) -> 
         for _ in range(_ATTACH_TRIES):
             with _Node(_CONTROL, os.O_RDWR) as control:
                 path = f"/dev/loop{control.call(_LOOP_CTL_GET_FREE)}"
+            node = _Node(path, mode)
             try:
-                with _Node(path, mode) as node:
-                    _configure(node, config)
-                return path
+                _configure(node, config)
             except OSError as error:
+                node.close()
                 if error.errno != errno.EBUSY:
                     raise
+            except BaseException:
+                node.close()
+                raise
+            else:
+                return path, node
     except OSError as error:
         raise DiskError(
             f"cannot attach {backing} to a loop device: {error.strerror}.",

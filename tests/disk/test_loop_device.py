@@ -6,6 +6,9 @@ import ctypes
 import errno
 import os
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +48,14 @@ def attached_files() -> dict[str, str]:
     }
 
 
+def wait_until_detached(below: str) -> None:
+    """Returns when nothing below this path is attached: udev may have a device open for a moment."""
+    deadline = Deadline.after(30.0)
+    while found := [file for file in attached_files().values() if file.startswith(below)]:
+        assert not deadline.expired, found
+        time.sleep(0.01)
+
+
 def test_structures_have_the_kernel_s_sizes() -> None:
     assert ctypes.sizeof(LoopInfo64) == struct.calcsize("=5Q4I64s64s32s2Q") == 232
     assert ctypes.sizeof(LoopConfig) == 304
@@ -79,6 +90,8 @@ class TestAttached:
         try:
             with pytest.raises(DiskError) as caught:
                 device.detach(Deadline.after(0.05))
+            with pytest.raises(DiskError, match="is still open elsewhere"):
+                device.detach(Deadline.after(0.05))
         finally:
             os.close(fd)
         assert str(caught.value) == (
@@ -88,6 +101,25 @@ class TestAttached:
         device.detach()
         device.detach()
         assert image not in attached_files().values()
+
+    def test_device_of_a_process_that_is_killed_goes_with_the_last_opener(self, image: str) -> None:
+        program = "from hwvirt.disk.loopdev import LoopDevice; print(LoopDevice(input(), 512).path, flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(image, file=process.stdin, flush=True)
+            path = process.stdout.readline().strip()
+            fd = os.open(path, os.O_RDONLY)
+            process.kill()
+        try:
+            assert attached_files()[Path(path).name] == image
+            os.close(fd)
+            wait_until_detached(image)
+        finally:
+            if image in attached_files().values():
+                subprocess.run(["losetup", "-d", path], check=True)
 
     def test_device_that_is_taken_in_between_is_left_alone(self, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
         configure = loopdev._configure

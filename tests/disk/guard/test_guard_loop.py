@@ -70,6 +70,10 @@ class Bench:
     def arm(self) -> None:
         arm([self.wanted], DAY, probe=self.probe)
 
+    def openings(self) -> set[str]:
+        """File descriptors of this process on the disk, those of who attached it among them."""
+        return {number.name for number in Path("/proc/self/fd").iterdir() if number.resolve() == Path(self.block)}
+
     def refusal(self) -> str:
         """The words of the run, which are those of arming too; neither may change a byte."""
         before = self.image.read_bytes()
@@ -143,8 +147,9 @@ def test_admitted_disk_cannot_be_claimed_mounted_or_armed_by_others(bench: Bench
 
 def test_claim_of_a_run_cannot_write(bench: Bench) -> None:
     bench.arm()
+    before = bench.openings()
     with admit(bench.name, "desk", "first", bench.probe):
-        (fd,) = [number.name for number in Path("/proc/self/fd").iterdir() if number.resolve() == Path(bench.block)]
+        (fd,) = bench.openings() - before
         assert fcntl.fcntl(int(fd), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
