@@ -1,4 +1,4 @@
-"""The rules of the house: floors, the judge's independence, module size, `__all__`.
+"""The rules of the house: floors, the judge's independence, dependencies, module size, `__all__`.
 
 A module imports only its own floor or lower ones. The judge is a witness, not a relative: it imports ground, scsi and disk.
 """
@@ -6,7 +6,11 @@ A module imports only its own floor or lower ones. The judge is a witness, not a
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -119,6 +123,23 @@ def unknown_floors(modules: Mapping[str, str]) -> list[str]:
     return sorted(name for name in modules if floor(name) not in FLOORS)
 
 
+def third_parties(modules: Mapping[str, str]) -> set[str]:
+    """Packages of others that are imported, wherever the import stands."""
+    found: set[str] = set()
+    for name, source in modules.items():
+        for node in ast.walk(ast.parse(source, name)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").split(".")[0])
+    return found - sys.stdlib_module_names - {"hwvirt"}
+
+
+def normal(distribution: str) -> str:
+    """The name as it is compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def none_of(found: list[str]) -> None:
     assert not found, "\n".join(["", *found])
 
@@ -133,6 +154,13 @@ def test_nothing_imports_upwards_and_the_judge_is_nobodys_relative() -> None:
 
 def test_every_module_says_what_it_exports() -> None:
     none_of(broken_exports(read_modules()))
+
+
+def test_what_is_imported_from_others_is_declared_and_nothing_else_is() -> None:
+    declared = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    distributions = metadata.packages_distributions()
+    imported = {normal(distributions[name][0]) if name in distributions else name for name in third_parties(read_modules())}
+    assert imported == {normal(re.split(r"[^\w.-]", dependency)[0]) for dependency in declared}
 
 
 def test_no_module_is_too_long_to_read() -> None:
@@ -197,6 +225,11 @@ def test_a_sound_house_passes() -> None:
 )
 def test_a_planted_edge_is_found(module: str, source: str, verdict: str) -> None:
     assert forbidden_imports(HOUSE | {module: source}) == [verdict]
+
+
+def test_a_planted_import_from_others_is_found() -> None:
+    source = "import os.path, numpy.linalg as la\ndef f():\n    from rich.table import Table\n    from . import yaml\n"
+    assert third_parties(HOUSE | {"hwvirt.disk.file": source}) == {"numpy", "rich"}
 
 
 def test_a_planted_hole_in_all_is_found() -> None:

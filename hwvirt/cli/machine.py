@@ -7,6 +7,7 @@ import getpass
 import importlib
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -23,8 +24,7 @@ from hwvirt.errors import DiskError
 __all__ = ["Finding", "Need", "State", "examine", "runs_default_rig"]
 
 _OLDEST_PYTHON = (3, 11)
-_MODULES = ("uvloop", "numpy", "crc32c", "msgspec", "yaml", "rich", "typer", "pyudev")
-_DISTRIBUTIONS = {"yaml": "PyYAML"}
+_NAME = re.compile(r"[A-Za-z0-9._-]+")  # what a dependency begins with (PEP 508)
 _PROGRAMS = {  # name: (Debian package, what it is for)
     "fio": ("fio", "speed and verification by another's client"),
     "nbdinfo": ("libnbd-bin", "looks at NBD exports"),
@@ -79,8 +79,7 @@ def _examine() -> Iterator[Finding]:
     yield Finding("python", _state(new_enough), Need.DEFAULT_RIG, f"{version}, {sys.executable}", "Python 3.11 or newer.")
     yield Finding("kernel", State.OK, Need.DEFAULT_RIG, f"{platform.system()} {platform.release()} {platform.machine()}")
     yield Finding("user", State.OK, Need.DEFAULT_RIG, f"{_user()}, {'root' if os.geteuid() == 0 else 'not root'}")
-    for module in _MODULES:
-        yield _module(module)
+    yield from _dependencies()
     yield _scsi_disks()
     yield _blkid()
     yield _sgutils()
@@ -102,14 +101,36 @@ def _state(there: object) -> State:
     return State.OK if there else State.MISSING
 
 
-def _module(name: str) -> Finding:
+def _dependencies() -> Iterator[Finding]:
+    """What the package says that it needs, without its extras."""
     try:
-        module = importlib.import_module(name)
-        detail = metadata.version(_DISTRIBUTIONS.get(name, name))
+        wanted = metadata.requires("hwvirt") or []
+    except metadata.PackageNotFoundError as error:
+        yield Finding("dependencies", State.MISSING, Need.DEFAULT_RIG, str(error), "tools/setup")
+        return
+    modules: dict[str, list[str]] = {}
+    for module, distributions in metadata.packages_distributions().items():
+        for distribution in distributions:
+            modules.setdefault(_normal(distribution), []).append(module)
+    for requirement in wanted:
+        name = _NAME.match(requirement)
+        if name is not None and "extra ==" not in requirement:
+            yield _dependency(name[0], modules.get(_normal(name[0]), []))
+
+
+def _normal(distribution: str) -> str:
+    """The name as it is compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _dependency(name: str, modules: Iterable[str]) -> Finding:
+    try:
+        detail = metadata.version(name)
+        loaded = {module: importlib.import_module(module) for module in modules if not module.startswith("_")}
     except (ImportError, metadata.PackageNotFoundError) as error:
         return Finding(name, State.MISSING, Need.DEFAULT_RIG, str(error), "tools/setup")
     if name == "crc32c":
-        detail += ", in hardware" if module.hardware_based else ", in software: slow"
+        detail += ", in hardware" if loaded[name].hardware_based else ", in software: slow"
     return Finding(name, State.OK, Need.DEFAULT_RIG, detail)
 
 
