@@ -17,7 +17,7 @@ __all__ = ["ControlClient", "ControllerGone"]
 _LINE_BYTES = 1 << 26
 _RETRY_S = 0.02
 _LAST_EVENTS = 4096  # all: it may have said much before its socket was found
-_LAST_WORDS_S = 1.0
+_LAST_WORDS_S = 5.0
 
 
 class ControllerGone(ControllerError):
@@ -43,6 +43,7 @@ class ControlClient:
             try:
                 if self._streams is None:
                     self._streams = await self._connect()
+                if self._events is None:
                     self._events = asyncio.get_running_loop().create_task(self._follow())
                 if (await self.status(deadline.remaining))["ready"]:
                     return
@@ -69,7 +70,7 @@ class ControlClient:
     async def call(self, verb: str, **arguments: Any) -> Any:
         """The result of one verb that is answered at once. Raises ControllerError with the controller's reason.
 
-        One that is given up closes the connection: its answer must not be taken for the next one's.
+        One that is given up ends the connection for verbs: its answer must not be taken for the next one's.
         """
         async with self._turn:
             if self._streams is None:
@@ -77,7 +78,7 @@ class ControlClient:
             try:
                 return await self._ask(self._streams, verb, arguments)
             except asyncio.CancelledError:
-                await self.close()
+                self._hang_up()  # and not `close`: what the controller still has to say is heard to its end
                 raise
 
     async def call_long(self, verb: str, **arguments: Any) -> Any:
@@ -139,9 +140,12 @@ class ControlClient:
     async def close(self) -> None:
         """Ends the connections. Idempotent."""
         events, self._events = self._events, None
-        streams, self._streams = self._streams, None
+        self._hang_up()
         if events is not None:
             events.cancel()
             await asyncio.gather(events, return_exceptions=True)
+
+    def _hang_up(self) -> None:
+        streams, self._streams = self._streams, None
         if streams is not None:
             streams[1].close()

@@ -65,3 +65,43 @@ def test_a_reply_that_is_cut_is_a_controller_that_has_gone(
             await client.close()
 
     _within(work())
+
+
+def test_what_the_controller_still_says_is_heard_though_a_question_was_given_up(tmp_path: Path) -> None:
+    async def work() -> None:
+        asked, asking = 0, asyncio.Event()
+        viewer: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+        writers: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            writers.append(writer)
+            while line := await reader.readline():
+                if b"events" in line:
+                    viewer.set_result(writer)
+                    return
+                asked += 1
+                if asked == 1:
+                    writer.write(READY)
+                else:
+                    asking.set()  # and no answer
+
+        async with await asyncio.start_unix_server(serve, tmp_path / "a.sock"):
+            trace, heard = Trace("rig"), list[str]()
+            trace.subscribe(lambda event: heard.append(event.name))
+            client = ControlClient("a", str(tmp_path / "a.sock"), trace)
+            await client.wait_ready(Deadline.after(IN_TIME_S))
+            feed = await viewer
+            question = asyncio.ensure_future(client.status())
+            await asking.wait()
+            question.cancel()
+            await asyncio.gather(question, return_exceptions=True)
+            feed.write(b'{"name": "controller.stopped", "at": 1.0, "source": "a", "fields": {}}\n')
+            feed.close()
+            await client.ended()
+            assert heard == ["controller.stopped"]
+            for writer in writers:
+                writer.close()
+                await writer.wait_closed()
+
+    _within(work())
