@@ -83,6 +83,12 @@ def _rig_finished(fields: Fields) -> tuple[str, Tone]:
     return text, Tone.GOOD if code == 0 else Tone.BAD
 
 
+def _controller_started(fields: Fields) -> tuple[str, Tone]:
+    port = fields.get("nbd_port")
+    where = f"NBD on port {port}" if port else "no LUNs for hosts"
+    return f"controller started: pid {fields.get('pid')}, {where}", Tone.GOOD
+
+
 def _step_started(fields: Fields) -> tuple[str, Tone]:
     detail, deadline_s = fields.get("detail"), fields.get("deadline_s")
     text = f"{fields.get('name', '')}: {detail}" if detail else str(fields.get("name", ""))
@@ -125,6 +131,7 @@ _SENTENCES: dict[str, Callable[[Fields], tuple[str, Tone]]] = {
     "rig.started": _rig_started,
     "rig.up": _rig_up,
     "rig.finished": _rig_finished,
+    "controller.started": _controller_started,
     "step.started": _step_started,
     "step.progress": _step_progress,
     "step.finished": _step_finished,
@@ -147,7 +154,6 @@ _TEMPLATES: dict[str, tuple[str, Tone]] = {
     "disk.admitted": ("disk {disk} is {node}: {identity}", Tone.PLAIN),
     "disk.faults": ("disk {disk}: commands met by its faults: {struck}", Tone.PLAIN),
     "disk.removed": ("disk {disk} was pulled: every request fails now", Tone.BAD),
-    "controller.started": ("controller started: pid {pid}, NBD on port {nbd_port}", Tone.GOOD),
     "controller.stopped": ("controller stopped: pid {pid}", Tone.PLAIN),
     "controller.flush-failed": ("{what} could not be flushed before the end: {reason}", Tone.BAD),
     "control.failed": ("{verb} failed: {reason}", Tone.BAD),

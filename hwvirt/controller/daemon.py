@@ -132,7 +132,8 @@ class Controller:
                 await self._go_on(number, unit.lifecycle, State(unit.config.start))
         await self._let_hosts_in(stack)
         self.ready = True
-        trace.emit("controller.started", pid=os.getpid(), nbd_port=self.nbd_port)
+        listening = {"nbd_port": self.nbd_port} if self.nbd_port else {}  # without LUNs nothing listens
+        trace.emit("controller.started", pid=os.getpid(), **listening)
 
     async def _meet_peer(self, stack: AsyncExitStack, link: LinkSide) -> None:
         volumes = {number: unit.redirect for number, unit in self.units.items() if unit.redirect is not None}

@@ -21,7 +21,7 @@ def test_blocks_of_the_first_disk_are_read_at_once_while_those_of_the_second_wai
 
     with started(*PROGRAM, "controller", desk.b()) as process:
         b = Running(process)
-        b.wait_for("controller.started")
+        assert "nbd_port" not in b.wait_for("controller.started"), "it has no LUNs, and nothing listens"
         with serving(desk.a(b.link_port)) as a:
             qemu_io(f"nbd://127.0.0.1:{a.nbd_port}/lun0", "write -P 5 0 64k")
             process.kill()

@@ -44,6 +44,7 @@ def test_every_sentence_is_about_an_event_of_the_program() -> None:
     [
         ("rig.failed", {"reason": "no disk"}, "failed: no disk", Tone.BAD),
         ("controller.started", {"pid": 7, "nbd_port": 10809}, "controller started: pid 7, NBD on port 10809", Tone.GOOD),
+        ("controller.started", {"pid": 7}, "controller started: pid 7, no LUNs for hosts", Tone.GOOD),
         ("nbd.opened", {"peer": "::1:5", "export": "lun0"}, "host ::1:5 opened lun0", Tone.PLAIN),
         ("lab.up", {"kernel": "a", "up_s": 0.64}, "kernel a is up after 0.6s", Tone.PLAIN),
         ("nbd.opened", {"peer": "::1:5"}, "nbd.opened peer=::1:5", Tone.PLAIN),
