@@ -203,10 +203,10 @@ class RedirectVolume:
         return failed
 
     async def _redirect(self, changes: Sequence[Change]) -> list[CheckCondition | None]:
-        if self.unflushed.size_bytes > UNFLUSHED_LIMIT_BYTES:
+        if self.unflushed.weight_bytes > UNFLUSHED_LIMIT_BYTES:
             if failed := await self.flush():
                 return [failed] * len(changes)
-        elif self.unflushed.size_bytes > UNFLUSHED_LIMIT_BYTES // 2 and not self.flush_lock.locked():
+        elif self.unflushed.weight_bytes > UNFLUSHED_LIMIT_BYTES // 2 and not self.flush_lock.locked():
             self._begin_flush()  # early, so that no write has to stand still for it
         while True:
             given_up = self.given_up_blocks

@@ -29,17 +29,17 @@ class Sent(NamedTuple):
 
 
 class Unflushed:
-    """In the order of their answers."""
+    """In the order of their answers. `size_bytes`: their data; `weight_bytes`: with what they cost besides."""
 
     def __init__(self) -> None:
         self._sent: deque[Sent] = deque()
         self._dropped = 0
-        self.size_bytes = 0
+        self.size_bytes = self.weight_bytes = 0
 
     def add(self, sent: Sent) -> None:
         """The store has answered this."""
         self._sent.append(sent)
-        self.size_bytes += _weight(sent)
+        self._count(sent, 1)
 
     def mark(self) -> int:
         """A mark behind everything that was added so far."""
@@ -48,16 +48,17 @@ class Unflushed:
     def drop_before(self, mark: int) -> None:
         """A flush has covered what was added before the mark was taken."""
         while self._dropped < mark and self._sent:
-            self.size_bytes -= _weight(self._sent.popleft())
+            self._count(self._sent.popleft(), -1)
             self._dropped += 1
 
     def clear(self) -> None:
         """Nothing of it matters any more."""
         self.drop_before(self.mark())
 
+    def _count(self, sent: Sent, sign: int) -> None:
+        data_bytes = length(sent.data)
+        self.size_bytes += sign * data_bytes
+        self.weight_bytes += sign * (data_bytes + _SLICE_BYTES * len(sent.slices))
+
     def __iter__(self) -> Iterator[Sent]:
         return iter(tuple(self._sent))
-
-
-def _weight(sent: Sent) -> int:
-    return length(sent.data) + _SLICE_BYTES * len(sent.slices)

@@ -24,7 +24,8 @@ def test_only_what_was_there_before_the_mark_is_dropped() -> None:
         unflushed.add(one)
     unflushed.drop_before(mark)
     unflushed.drop_before(mark)
-    assert ([*unflushed], unflushed.size_bytes) == (writes[2:], 3 + 4 + 5 + 3 * SLICE_BYTES)
+    assert ([*unflushed], unflushed.size_bytes) == (writes[2:], 3 + 4 + 5)
+    assert unflushed.weight_bytes == 3 + 4 + 5 + 3 * SLICE_BYTES
     unflushed.clear()
     assert ([*unflushed], unflushed.size_bytes) == ([], 0)
 
@@ -33,4 +34,6 @@ def test_unmaps_have_no_data_and_a_weight() -> None:
     unflushed = Unflushed()
     for number in range(100):
         unflushed.add(Sent([Slice(0, 1, number), Slice(7, 1, number)], (), array("I")))
-    assert unflushed.size_bytes == 100 * 2 * SLICE_BYTES
+    assert (unflushed.size_bytes, unflushed.weight_bytes) == (0, 100 * 2 * SLICE_BYTES)
+    unflushed.clear()
+    assert unflushed.weight_bytes == 0
