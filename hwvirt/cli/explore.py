@@ -9,7 +9,6 @@ import typer
 from hwvirt.blame import suggestion
 from hwvirt.cli.arguments import JsonFlag
 from hwvirt.errors import ExitCode, UsageError
-from hwvirt.stopping import stops_interrupt
 
 if TYPE_CHECKING:
     from hwvirt.rig.explore.scenario import Scenario
@@ -32,6 +31,7 @@ def explore(
     """Walk through every schedule of faults in small scenarios: the real controllers in memory, in virtual time."""
     from hwvirt.cli.explored import Progress, show, show_json, show_scenarios  # noqa: PLC0415  slow to load
     from hwvirt.rig.explore.search import explore as walk  # noqa: PLC0415  slow to load
+    from hwvirt.stopping import stops_interrupt  # noqa: PLC0415  slow to load
 
     _refuse_senseless(depth, faults, states, seed)
     chosen = _chosen(scenarios)

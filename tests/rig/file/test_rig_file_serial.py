@@ -18,7 +18,7 @@ def parse(link: str, fault: str = "crash: b", disk: str = "loop", lab: str = "sh
     return parse_rig(
         f"""\
 rig: line
-disks: {{one: {{{disk}: {{size: 1MiB}}}}, two: {{{disk}: {{size: 4MiB}}}}}}
+disks: {{one: {{{disk}: {{size: 4MiB}}}}, two: {{{disk}: {{size: 4MiB}}}}}}
 controllers: {{a: {{disk: one, luns: {{0: redirect}}}}, b: {{disk: two}}}}
 link: {{{kind}: {{{link}}}}}
 lab: {{kernels: {lab}}}
