@@ -19,7 +19,7 @@ def parse(link: str, fault: str = "crash: b", disk: str = "loop", lab: str = "sh
         f"""\
 rig: line
 disks: {{one: {{{disk}: {{size: 4MiB}}}}, two: {{{disk}: {{size: 4MiB}}}}}}
-controllers: {{a: {{disk: one, luns: {{0: redirect}}}}, b: {{disk: two}}}}
+controllers: {{a: {{disk: one, luns: {{0: {{redirect: {{size: 1MiB}}}}}}}}, b: {{disk: two}}}}
 link: {{{kind}: {{{link}}}}}
 lab: {{kernels: {lab}}}
 scenarios:
