@@ -38,7 +38,8 @@ def words(text: str) -> list[list[str]]:
         (["write-pat"], "no scenario 'write-pat'. Did you mean 'write-path'?"),
         (
             ["xyz"],
-            "no scenario 'xyz'. Known: write-path, epoch-change, commit, discard, slow, handshake, late-replies, reuse.",
+            "no scenario 'xyz'. Known: write-path, epoch-change, commit, discard, slow, handshake, late-replies, reuse, "
+            "failed-flush.",
         ),
         (["commit", "--depth", "0"], "--depth 0 makes no sense. It is 1 or more."),
         (["commit", "--faults", "-1"], "--faults -1 makes no sense. It is 0 or more."),

@@ -12,13 +12,14 @@ __all__ = ["Act", "Action", "Schedule"]
 
 
 class Act(Enum):
-    """Kinds of actions: the first five belong to every world, the others are faults."""
+    """Kinds of actions: the first six belong to every world, the others are faults."""
 
     ARRIVE = "arrive"
     FINISH = "finish"
     START = "start"
     CONNECT = "connect"
     ASK = "ask"
+    RECOVER = "recover"
     DROP = "drop"
     DOUBLE = "double"
     REORDER = "reorder"
@@ -28,6 +29,7 @@ class Act(Enum):
     SILENCE = "silence"
     STALL = "stall"
     CRASH = "crash"
+    FLUSH = "flush"
 
 
 class Action(NamedTuple):
@@ -44,5 +46,5 @@ class Action(NamedTuple):
         return self.act not in _USUAL
 
 
-_USUAL = (Act.ARRIVE, Act.FINISH, Act.START, Act.CONNECT, Act.ASK)
+_USUAL = (Act.ARRIVE, Act.FINISH, Act.START, Act.CONNECT, Act.ASK, Act.RECOVER)
 Schedule: TypeAlias = tuple[Action, ...]

@@ -175,6 +175,12 @@ class Draft:
     def _finish(self, action: Action) -> None:
         self._give(_side(action), Input(What.FINISH, action.at))
 
+    def _fail_flush(self, action: Action) -> None:
+        self._give(Side.B, Input(What.SPOIL, 1))
+
+    def _recover(self, action: Action) -> None:
+        self._give(Side.B, Input(What.SPOIL, 0))
+
     # What actions are made of.
 
     def _give(self, side: Side, given: Input) -> None:
@@ -236,6 +242,7 @@ _HAPPEN: dict[Act, Callable[[Draft, Action], None]] = {
     Act.START: Draft._crash,
     Act.CONNECT: Draft._connect,
     Act.ASK: Draft._ask,
+    Act.RECOVER: Draft._recover,
     Act.DROP: Draft._drop,
     Act.DOUBLE: Draft._double,
     Act.REORDER: Draft._reorder,
@@ -245,4 +252,5 @@ _HAPPEN: dict[Act, Callable[[Draft, Action], None]] = {
     Act.SILENCE: Draft._silence,
     Act.STALL: Draft._stall,
     Act.CRASH: Draft._crash,
+    Act.FLUSH: Draft._fail_flush,
 }

@@ -12,7 +12,7 @@ from hwvirt.rig.explore.coverage import Visits
 from hwvirt.rig.explore.fingerprint import fingerprint
 from hwvirt.rig.explore.memory import Image
 from hwvirt.rig.explore.process import First, Input, Output, Process, Second
-from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, CheckCondition
+from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, WRITE_ERROR, CheckCondition
 
 __all__ = ["FirstFacts", "Machine", "SecondFacts"]
 
@@ -63,7 +63,10 @@ class FirstFacts(NamedTuple):
 
 
 class SecondFacts(NamedTuple):
-    """What the world sees of B. `ledger`: its rows; `counts`: capacity, free, live and freed blocks."""
+    """What the world sees of B.
+
+    `ledger`: its rows; `counts`: capacity, free, live and freed blocks; `spoilt`: the next flush of its disk will fail.
+    """
 
     image: Image
     joined: int
@@ -71,6 +74,7 @@ class SecondFacts(NamedTuple):
     wrong: tuple[str, ...]
     ledger: bytes
     counts: tuple[int, int, int, int]
+    spoilt: bool
 
     @classmethod
     def of(cls, process: Process) -> SecondFacts:
@@ -84,6 +88,7 @@ class SecondFacts(NamedTuple):
             (*process.wrong, *process.loop.errors),
             process.store.records.rows().tobytes(),
             (allocator.capacity, allocator.free, allocator.live, allocator.freed),
+            process.disk.fails,
         )
 
 
@@ -170,7 +175,7 @@ class Machine(Generic[_Facts]):
 
 
 def _excused(failure: Exception) -> bool:
-    """Whether a cable may keep A from starting like this. What B refuses is told by an event of its own."""
+    """Whether a cable, or B's disk, may keep A from starting like this. What B refuses is told by an event of its own."""
     if isinstance(failure, CheckCondition):
-        return failure.sense == COMMUNICATION_TIMEOUT
+        return failure.sense in (COMMUNICATION_TIMEOUT, WRITE_ERROR)
     return isinstance(failure, LinkError)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from hwvirt.buffers import Pieces, joined, length
 from hwvirt.controller.journal import Journal, Record
 from hwvirt.rig.explore.loop import HandLoop, Job
-from hwvirt.scsi.sense import CheckCondition
+from hwvirt.scsi.sense import WRITE_ERROR, CheckCondition
 from hwvirt.scsi.volume import Access, Durability, Extent, Residency, Write
 
 __all__ = ["BLOCK_BYTES", "Image", "Loss", "MemoryDisk", "MemoryJournal"]
@@ -37,6 +37,8 @@ class Image(NamedTuple):
     durable: tuple[bytes, ...]
     records: tuple[Record, ...]
     synced: int
+    lost: frozenset[int] = frozenset()
+    """Blocks that no flush will make durable, since one has failed: see `MemoryDisk`."""
 
     @classmethod
     def of(cls, blocks: Sequence[bytes]) -> Image:
@@ -57,18 +59,24 @@ class Image(NamedTuple):
         """The machine after a crash."""
         blocks = self.durable if loss in (Loss.ALL, Loss.CACHE) else self.blocks
         records = self.records[: self.synced] if loss in (Loss.ALL, Loss.FILES) else self.records
-        return Image(blocks, self.durable, records, self.synced)
+        lost = self.lost if loss is Loss.NOTHING else frozenset[int]()
+        if loss is Loss.FILES:
+            blocks = tuple(self.durable[lba] if lba in self.lost else block for lba, block in enumerate(blocks))
+        return Image(blocks, self.durable, records, self.synced, lost)
 
 
 class MemoryDisk:
     """A volume whose blocks lie in memory. With `slow`, writes and flushes end when the world finishes their job.
 
-    A slow write is in the cache from the start; what a slow flush covers is durable when it ends.
+    A slow write is in the cache from the start; what a slow flush covers is durable when it ends. A flush that `fails` is
+    the last one to know of what it should have covered, as with Linux: that can be read, until the power goes.
     """
 
     def __init__(self, image: Image, loop: HandLoop, *, slow: bool) -> None:
         self.content = list(image.blocks)
         self.durable = list(image.durable)
+        self.lost = set(image.lost)
+        self.fails = False
         self.changed: list[Extent] = []
         self._loop = loop
         self._slow = slow
@@ -99,6 +107,7 @@ class MemoryDisk:
         for lba, data in writes:
             whole, blocks = bytes(joined(data)), length(data) // BLOCK_BYTES
             self.changed.append(Extent(lba, blocks))
+            self.lost.difference_update(range(lba, lba + blocks))
             self.content[lba : lba + blocks] = [whole[at * BLOCK_BYTES : (at + 1) * BLOCK_BYTES] for at in range(blocks)]
         await self._job("a write of the disk", lambda: None)
         if durability is Durability.DURABLE:
@@ -111,10 +120,16 @@ class MemoryDisk:
 
     async def flush(self) -> CheckCondition | None:
         """See `Volume.flush`."""
-        covered = tuple(self.content)
+        if self.fails:
+            self.fails = False
+            self.lost.update(lba for lba, block in enumerate(self.content) if block != self.durable[lba])
+            await self._job("a flush of the disk, which fails,", lambda: None)
+            return CheckCondition(WRITE_ERROR)
+        covered = {lba: block for lba, block in enumerate(self.content) if lba not in self.lost}
 
         def end() -> None:
-            self.durable[:] = covered
+            for lba, block in covered.items():
+                self.durable[lba] = block
 
         await self._job("a flush of the disk", end)
         return None

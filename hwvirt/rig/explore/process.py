@@ -35,7 +35,7 @@ from hwvirt.rig.explore.memory import BLOCK_BYTES, Image, MemoryDisk, MemoryJour
 from hwvirt.rig.explore.scenario import Ask, Scenario, Verb
 from hwvirt.rig.judge.block import make_extent, versions_in
 from hwvirt.rig.judge.history import WRITES, Fate, Kind
-from hwvirt.scsi.sense import CheckCondition
+from hwvirt.scsi.sense import WRITE_ERROR, CheckCondition
 from hwvirt.scsi.volume import Durability, Extent, Write
 from hwvirt.trace import Event, Trace
 
@@ -48,6 +48,8 @@ _TIMING = LinkTiming(handshake_s=SILENCE_S, ping_s=SILENCE_S - 0.5, silence_s=SI
 _SECRET = b"the secret of both"
 _WRONG = ("link.mend-failed", "service.failed", "store.digest-mismatch")
 """Events of a controller that has met what no fault of a cable and no crash excuses."""
+_FAILED_FLUSH = f"link: {CheckCondition(WRITE_ERROR)}"
+"""Why a link is not mended while the second disk fails: that is excused."""
 
 
 class Side(Enum):
@@ -71,6 +73,7 @@ class What(IntEnum):
     SLEEP = 3  # `at` milliseconds pass
     ASK = 4  # the host asks `asks[at]` as its request number `which`
     FINISH = 5  # slow job `at` ends
+    SPOIL = 6  # the next flush of the disk will fail (1), or not (0), which `at` says
 
 
 class Input(NamedTuple):
@@ -126,7 +129,7 @@ class Process(ABC):
         """Everything above disk, journal and endpoint."""
 
     def _note(self, event: Event) -> None:
-        if event.name in _WRONG:
+        if event.name in _WRONG and event.fields.get("reason") != _FAILED_FLUSH:
             self.wrong.append(f"{event.name}: {event.fields.get('reason', event.fields)}")
 
     def end(self) -> None:
@@ -148,7 +151,9 @@ class Process(ABC):
     def image(self) -> Image:
         """What the machine would keep."""
         disk, journal = self.disk, self.journal
-        return Image(tuple(disk.content), tuple(disk.durable), tuple(journal.records), journal.synced)
+        return Image(
+            tuple(disk.content), tuple(disk.durable), tuple(journal.records), journal.synced, frozenset(disk.lost)
+        )
 
     def apply(self, given: Input) -> Output:
         """It arrives; the process acts until it waits again."""
@@ -200,6 +205,9 @@ class Process(ABC):
 
     def _finish(self, given: Input) -> None:
         self.loop.jobs.pop(given.at).finish()
+
+    def _spoil(self, given: Input) -> None:
+        self.disk.fails = bool(given.at)
 
     def _visit(self, plug: _Plug, what: Happening) -> None:
         session = plug.connection.session
@@ -369,4 +377,5 @@ _APPLY: dict[What, Callable[[Process, Input], None]] = {
     What.SLEEP: Process._sleep,
     What.ASK: lambda process, given: process._ask(given),
     What.FINISH: Process._finish,
+    What.SPOIL: Process._spoil,
 }

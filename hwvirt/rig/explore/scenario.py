@@ -50,6 +50,7 @@ class Fault(Flag):
     STALL = auto()
     CRASH_A = auto()
     CRASH_B = auto()
+    FLUSH = auto()
     CABLE = DROP | DOUBLE | REORDER | REPLAY | CUT | HALF | SILENCE
     CRASH = CRASH_A | CRASH_B
     ALL = CABLE | STALL | CRASH
@@ -158,6 +159,14 @@ _ALL = (
         asks=(_write(0), _FLUSH, _write(1), _READ_0, _write(0), _FLUSH),
         faults=Fault.CRASH | Fault.CUT | Fault.STALL,
         store_blocks=3,
+    ),
+    Scenario(
+        name="failed-flush",
+        story="flushes of the second disk fail, and have lost what they should have covered",
+        before=(_write(0), _FLUSH, _write(1)),
+        asks=(_write(0), _FLUSH, _write(1), _FLUSH, _READ_0),
+        faults=Fault.FLUSH | Fault.CRASH | Fault.CUT,
+        slow=True,
     ),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}

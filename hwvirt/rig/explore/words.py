@@ -73,6 +73,10 @@ def _sentence(world: World, state: State, action: Action) -> str:
             return "nothing arrives any more, until both sides give the connection up"
         case Act.STALL:
             return "the stall passes"
+        case Act.RECOVER:
+            return "B's disk flushes again"
+        case Act.FLUSH:
+            return "the next flush of B's disk will fail"
         case Act.CRASH:
             return f"{side} crashes and starts again, {action.loss.value if action.loss else ''}"
 

@@ -124,6 +124,8 @@ class World:
         first, second = self.first.facts[state.a], self.second.facts[state.b]
         if Fault.STALL in allowed and first.stalling:
             yield Action(Act.STALL)
+        if Fault.FLUSH in allowed and not second.spoilt:
+            yield Action(Act.FLUSH)
         if Fault.CRASH_A in allowed:
             for loss in first.image.losses():
                 yield Action(Act.CRASH, Side.A, loss=loss)
@@ -133,6 +135,8 @@ class World:
 
     def settling(self, state: State) -> Action | None:
         """The next action of a world that heals and tells its story to the end; None when it is at its end, or stuck."""
+        if self.second.facts[state.b].spoilt:
+            return Action(Act.RECOVER)
         for action in self._usual(state):
             if action.act is not Act.ASK:
                 return action

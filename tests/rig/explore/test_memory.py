@@ -53,6 +53,18 @@ def test_slow_flush_covers_what_was_there_when_it_began() -> None:
     assert (disk.content, disk.durable) == ([NEWER, OLD], [NEW, OLD])
 
 
+def test_what_a_failed_flush_has_lost_is_read_until_the_power_goes_and_is_durable_when_it_is_written_again() -> None:
+    disk = disk_of(slow=False)
+    step(disk, disk.write([Write(0, (NEW, NEW))]))
+    disk.fails = True
+    step(disk, disk.flush(), disk.write([Write(0, (NEWER,))]), disk.flush())
+    assert (disk.content, disk.durable) == ([NEWER, NEW], [NEWER, OLD])
+    left = Image(tuple(disk.content), tuple(disk.durable), (), 0, frozenset(disk.lost))
+    assert [left.after(loss).blocks for loss in left.losses()] == [(NEWER, OLD), (NEWER, NEW)]
+    assert left.after(Loss.NOTHING).lost == {1}
+    assert left.after(Loss.FILES).blocks == (NEWER, OLD)
+
+
 def test_journal_keeps_what_was_synced() -> None:
     journal = MemoryJournal(START)
     journal.append([Record(1, b"one")])

@@ -94,6 +94,18 @@ CASES: list[tuple[Callable[[], None], str, str, list[str]]] = [
         ],
     ),
     (
+        defects.flush_trusted,
+        "failed-flush",
+        "A's durable map names position 2 for block 0, where its data is not durable",
+        [
+            "the host asks: WRITE of block 0",
+            "B receives WRITE of block 0 with sequence 3",
+            "the host asks: FLUSH",
+            "the next flush of B's disk will fail",
+            "B receives FLUSH",
+        ],
+    ),
+    (
         defects.read_before_it_is_durable,
         "slow",
         "A's durable map names position 0 of generation 1 for block 0, which B's durable ledger does not have",
