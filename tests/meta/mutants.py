@@ -42,4 +42,5 @@ def wrong_secret() -> None:
 
 if __name__ == "__main__":
     MUTANTS[sys.argv[1]]()
-    sys.exit(daemon.main(Path(sys.argv[2])))
+    # A test that is killed leaves none behind: the end of its pipe ends them.
+    sys.exit(daemon.main(Path(sys.argv[2]), until_eof="--until-eof" in sys.argv))
