@@ -22,13 +22,13 @@ __all__ = ["Bridge"]
 
 _RELAY = (sys.executable, "-m", "hwvirt.lab.guest.relay", "-")
 _CHUNK_BYTES = 256
-_TO_GUEST_BYTES_PER_S = 20_000.0  # the relay in the guest reads faster than this: little lies unread on its line
+_TO_GUEST_BYTES_PER_S = 4_000.0  # the relay may be kept waiting for most of a second before too much lies unread on its line
 
 
 class Bridge:
     """A unix socket of the launcher at `path`, each connection of which ends at `address` in the guest.
 
-    `address` is a path there, or HOST:PORT. Lines of text go to the guest at 20 KB/s and come back at tens of MB/s. A
+    `address` is a path there, or HOST:PORT. Lines of text go to the guest at 4 KB/s and come back at tens of MB/s. A
     connection takes half a second to begin and one of the kernel's job lines. It ends with the far side, or the kernel.
     """
 
