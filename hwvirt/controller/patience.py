@@ -119,9 +119,7 @@ class PatientLink:
         try:
             reply = self._request(waiting.message)
         except LinkError as error:  # it can never be sent, so nothing may send it later
-            self._forget(number)
-            if not waiting.answer.done():
-                waiting.answer.set_exception(error)
+            self._fail(number, waiting, error)
             return
         waiting.sent_to = self._peer_boot
         reply.add_done_callback(partial(self._replied, number))
@@ -192,7 +190,7 @@ class PatientLink:
         self._changed.set()
         for number, waiting in list(self._waiting.items()):
             if waiting.for_one_life and waiting.sent_to not in (None, peer_boot):
-                self._fail(number, waiting)
+                self._fail(number, waiting, CheckCondition(COMMUNICATION_TIMEOUT))
             else:
                 self._send(number, waiting)
 
@@ -213,25 +211,23 @@ class PatientLink:
         now = time.monotonic()
         for number, waiting in list(self._waiting.items()):
             if not waiting.answer.done() and now - max(waiting.asked_at, self._down_at) > self._stall_s:
-                self._fail(number, waiting)
+                self._fail(number, waiting, CheckCondition(COMMUNICATION_TIMEOUT))
                 if waiting.sent_to is not None and isinstance(waiting.message, Write | Unmap):
                     self.lost.add(waiting.message.volume)
         self._arm()
 
-    def _fail(self, number: int, waiting: _Waiting) -> None:
+    def _fail(self, number: int, waiting: _Waiting, error: Exception) -> None:
         self._forget(number)
-        if not waiting.answer.done():
-            waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
+        if not waiting.answer.done():  # else whoever waited has given up
+            waiting.answer.set_exception(error)
 
     def close(self) -> None:
         """Fails everything that waits."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        for waiting in self._waiting.values():
-            if not waiting.answer.done():
-                waiting.answer.set_exception(CheckCondition(COMMUNICATION_TIMEOUT))
-        self._waiting.clear()
+        for number, waiting in list(self._waiting.items()):
+            self._fail(number, waiting, CheckCondition(COMMUNICATION_TIMEOUT))
 
 
 def _asks_again(reply: Reply) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from hwvirt.controller.answers import Answers
 from hwvirt.scsi.cdb import medium_changing
 from hwvirt.scsi.command import Command, Completion, LogicalUnit
 
@@ -26,28 +27,20 @@ class Repeats:
 
     def __init__(self, unit: LogicalUnit) -> None:
         self._unit = unit
-        self._answers: dict[int, asyncio.Future[list[Completion]]] = {}  # of the changing commands, by number, in order
+        self._answers: Answers[list[Completion]] = Answers()  # of the changing commands
 
     def settled(self, number: int) -> None:
         """The peer has what it waits for, or waits no more, for all batches up to this number."""
-        while self._answers and (oldest := next(iter(self._answers))) <= number:
-            del self._answers[oldest]
+        self._answers.settled(number)
 
     async def execute(self, number: int, commands: Sequence[Command]) -> list[Completion]:
         """As the unit does it; of a batch that was here before only what changes no medium is executed."""
         if (before := self._answers.get(number)) is not None:
             return await self._again(commands, iter(await asyncio.shield(before)))
-        answer: asyncio.Future[list[Completion]] = asyncio.get_running_loop().create_future()
-        self._answers[number] = answer
-        try:
+        with self._answers.coming(number) as answer:
             completions = await self._unit.execute(commands)
-        except BaseException as error:
-            self._answers.pop(number, None)
-            answer.set_exception(error)
-            answer.exception()
-            raise
-        pairs = zip(commands, completions, strict=True)
-        answer.set_result([completion for command, completion in pairs if medium_changing(command.cdb)])
+            pairs = zip(commands, completions, strict=True)
+            answer.set_result([completion for command, completion in pairs if medium_changing(command.cdb)])
         return completions
 
     async def _again(self, commands: Sequence[Command], known: Iterator[Completion]) -> list[Completion]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from hwvirt.buffers import Pieces, joined
 from hwvirt.controller.allocator import Allocator, NoSpace
+from hwvirt.controller.answers import Answers
 from hwvirt.controller.correlation import Rows
 from hwvirt.controller.journal import PORTION_ROWS, Journal, Record
 from hwvirt.controller.ledger import ROW, Ledger
@@ -92,7 +93,7 @@ class LocalStore:
         self.epoch = _new_epoch()
         self.allocator = Allocator(volume.blocks)
         self.records = Ledger(volume.blocks, self.allocator)
-        self._answers: dict[int, dict[int, asyncio.Future[list[Placement]]]] = {}  # by volume and sequence, in order
+        self._answers: dict[int, Answers[list[Placement]]] = {}  # by volume
         self._flushing = asyncio.Lock()
         self._flush_fails = False
         self._failed_flushes = 0
@@ -118,19 +119,15 @@ class LocalStore:
         self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]
     ) -> list[Placement]:
         """See `Store.write`."""
-        answers, key = self._answers.setdefault(volume, {}), slices[0].sequence
-        if (repeated := answers.get(key)) is not None:
+        answers = self._answers.get(volume)
+        if answers is None:
+            answers = self._answers[volume] = Answers()
+        number = slices[0].sequence
+        if (repeated := answers.get(number)) is not None:
             return await asyncio.shield(repeated)
-        answer: asyncio.Future[list[Placement]] = asyncio.get_running_loop().create_future()
-        answers[key] = answer
-        try:
+        with answers.coming(number) as answer:
             placements = await self._put(volume, slices, data, digests)
-        except BaseException as error:
-            answers.pop(key, None)
-            answer.set_exception(error)
-            answer.exception()
-            raise
-        answer.set_result(placements)
+            answer.set_result(placements)
         return placements
 
     async def _put(self, volume: int, slices: Sequence[Slice], data: Pieces, digests: array[int]) -> list[Placement]:
@@ -150,9 +147,8 @@ class LocalStore:
 
     def settled(self, volume: int, sequence: int) -> None:
         """The volume has the answers to all writes up to this sequence number: they need not be remembered."""
-        answers = self._answers.get(volume, {})
-        while answers and (oldest := next(iter(answers))) <= sequence:
-            del answers[oldest]
+        if (answers := self._answers.get(volume)) is not None:
+            answers.settled(sequence)
 
     async def _take(self, blocks: int) -> list[Placement]:
         try:
