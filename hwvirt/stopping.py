@@ -9,36 +9,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["on_end_of_input", "on_stop", "stop_signals", "stops_interrupt"]
+__all__ = ["on_end_of_input", "on_stop", "stops_handled"]
 
 _MOST_BYTES = 4096
 
 
-def stop_signals() -> tuple[signal.Signals, ...]:
+def _stop_signals() -> tuple[signal.Signals, ...]:
     """The signals that tell it. SIGHUP stays ignored where it is: nohup(1) wishes so."""
     usual = (signal.SIGINT, signal.SIGTERM)
     return usual if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*usual, signal.SIGHUP)
 
 
 @contextmanager
-def stops_interrupt() -> Iterator[None]:
-    """Each such signal raises KeyboardInterrupt inside. For the main thread."""
-    former = {number: signal.signal(number, _interrupt) for number in stop_signals()}
+def stops_handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Each such signal goes to the handler inside. For the main thread."""
+    former = {number: signal.signal(number, handler) for number in _stop_signals()}
     try:
         yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        for number, before in former.items():
+            signal.signal(number, before)
 
 
 def on_stop(stop: Callable[[], object]) -> None:
     """Calls `stop` for each such signal, in the running loop."""
     loop = asyncio.get_running_loop()
-    for number in stop_signals():
+    for number in _stop_signals():
         loop.add_signal_handler(number, stop)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +32,7 @@ def explore(
     """Walk through every schedule of faults in small scenarios: the real controllers in memory, in virtual time."""
     from hwvirt.cli.explored import Progress, show, show_json, show_scenarios  # noqa: PLC0415  slow to load
     from hwvirt.rig.explore.search import explore as walk  # noqa: PLC0415  slow to load
-    from hwvirt.stopping import stops_interrupt  # noqa: PLC0415  slow to load
+    from hwvirt.stopping import stops_handled  # noqa: PLC0415  slow to load
 
     _refuse_senseless(depth, faults, states, seed)
     chosen = _chosen(scenarios)
@@ -41,7 +42,7 @@ def explore(
     outcomes: dict[str, Outcome] = {}
     present = show_json if json else show
     try:
-        with stops_interrupt(), Progress() as progress:
+        with stops_handled(signal.default_int_handler), Progress() as progress:
             for scenario in chosen:
 
                 def tell(outcome: Outcome) -> None:

@@ -7,7 +7,6 @@ folder and its exit code.
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -35,7 +34,7 @@ from hwvirt.rig.file.model import Backing, Kernels, Rig, TcmLoopSpec
 from hwvirt.rig.operator import Operator
 from hwvirt.rig.seat import MEMORY_BYTES
 from hwvirt.rig.watcher import Watcher
-from hwvirt.stopping import stop_signals
+from hwvirt.stopping import stops_handled
 from hwvirt.trace import Event, Trace
 from hwvirt.units import Deadline
 
@@ -181,12 +180,8 @@ def _signals_go_to(kernel: Kernel, job: Job) -> Iterator[None]:
             raise KeyboardInterrupt
         kernel.signal(job, "INT")
 
-    former = {number: signal.signal(number, pass_on) for number in stop_signals()}
-    try:
+    with stops_handled(pass_on):
         yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _take_over(bench: two_kernels.Kernels, runs: Path, trace: Trace) -> bool:
