@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
 
 from hwvirt.controller.config import LinkConfig
 from hwvirt.controller.link_side import LinkSide
@@ -74,3 +77,30 @@ class _Cutting(Service):
             super().on_request(message, answering)
         if cut:
             self._sides.cut()
+
+
+def on_cut_sides(folder: Path, story: Callable[[CutSides], Awaitable[None]], stall_s: float = 5.0) -> None:
+    """Plays the story, in 20 seconds at most."""
+
+    async def run() -> None:
+        sides = CutSides(folder, stall_s=stall_s)
+        await sides.start()
+        try:
+            async with asyncio.timeout(20):
+                await story(sides)
+        finally:
+            await sides.stop()
+            sides.close()
+
+    uvloop.run(run())
+
+
+def first(kind: type[Request]) -> Callable[[Request], bool]:
+    """True for the first request of that kind from now on."""
+    seen: list[Request] = []
+
+    def is_first(request: Request) -> bool:
+        seen.extend([request] * isinstance(request, kind))
+        return seen == [request]
+
+    return is_first

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from hwvirt.controller.link_store import LinkStore
 from hwvirt.link.messages import Flush
 from hwvirt.scsi.sense import WRITE_ERROR, CheckCondition
 from hwvirt.scsi.volume import Extent
 
-from .cut_sides import CutSides
+from .cut_sides import CutSides, first, on_cut_sides
 from .desk import BLOCK
 
 
@@ -59,17 +58,7 @@ class LossyDisk:
 
 
 def _on_lossy_disk(folder: Path, story: Callable[[CutSides, LossyDisk], Awaitable[None]]) -> None:
-    async def run() -> None:
-        sides = CutSides(folder)
-        await sides.start()
-        try:
-            async with asyncio.timeout(20):
-                await story(sides, LossyDisk(sides))
-        finally:
-            await sides.stop()
-            sides.close()
-
-    uvloop.run(run())
+    on_cut_sides(folder, lambda sides: story(sides, LossyDisk(sides)))
 
 
 async def _failing_flush(sides: CutSides, disk: LossyDisk) -> None:
@@ -164,13 +153,7 @@ def test_a_session_that_ends_at_the_next_flush_changes_nothing(tmp_path: Path, a
     async def story(sides: CutSides, disk: LossyDisk) -> None:
         await sides.write(4, 1)
         await _failing_flush(sides, disk)
-        seen: list[object] = []
-
-        def is_first_flush(request: object) -> bool:
-            seen.extend([request] * isinstance(request, Flush))
-            return seen == [request]
-
-        sides.answered_first, sides.cut_when = answered_first, is_first_flush
+        sides.answered_first, sides.cut_when = answered_first, first(Flush)
         await sides.flush()
         assert sides.cuts == 1
         await _survives(sides, disk, 4, 1)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import uvloop
 
 from hwvirt.controller import lifecycle
 from hwvirt.controller.correlation import CorrelationMap, Rows
@@ -26,33 +25,8 @@ from hwvirt.scsi.volume import Extent
 from hwvirt.scsi.volume import Write as VolumeWrite
 from hwvirt.units import Deadline
 
-from .cut_sides import CutSides
+from .cut_sides import CutSides, first, on_cut_sides
 from .desk import BLOCK
-
-
-def _on_cut_sides(folder: Path, story: Callable[[CutSides], Awaitable[None]], stall_s: float = 5.0) -> None:
-    async def run() -> None:
-        sides = CutSides(folder, stall_s=stall_s)
-        await sides.start()
-        try:
-            async with asyncio.timeout(20):
-                await story(sides)
-        finally:
-            await sides.stop()
-            sides.close()
-
-    uvloop.run(run())
-
-
-def _first(kind: type[Request]) -> Callable[[Request], bool]:
-    """True for the first request of that kind from now on."""
-    seen: list[Request] = []
-
-    def is_first(request: Request) -> bool:
-        seen.extend([request] * isinstance(request, kind))
-        return seen == [request]
-
-    return is_first
 
 
 async def _tried(work: Awaitable[None]) -> None:
@@ -97,14 +71,14 @@ def test_session_that_ends_at_any_request_of_mending_loses_nothing(tmp_path: Pat
             sides.check_one_to_one()
         assert sides.cuts >= 7
 
-    _on_cut_sides(tmp_path, story)
+    on_cut_sides(tmp_path, story)
 
 
 @pytest.mark.parametrize("answered_first", [False, True], ids=["request lost", "reply lost"])
 def test_write_in_doubt_is_decided_before_anything_else_is_asked(tmp_path: Path, answered_first: bool) -> None:
     async def story(sides: CutSides) -> None:
         await sides.write(5, 1)
-        sides.answered_first, sides.stay_down, sides.cut_when = answered_first, True, _first(Write)
+        sides.answered_first, sides.stay_down, sides.cut_when = answered_first, True, first(Write)
         await _refused(sides.write(5, 2))
         await sides.heal()
         decided = await sides.read(5)
@@ -117,7 +91,7 @@ def test_write_in_doubt_is_decided_before_anything_else_is_asked(tmp_path: Path,
         assert await sides.read(5) == [3]
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 @pytest.mark.parametrize("fails", ["the link", "the store"])
@@ -127,7 +101,7 @@ def test_doubt_stays_until_mending_has_decided_it(tmp_path: Path, kind: type[Req
 
     async def story(sides: CutSides) -> None:
         await sides.write(5, 1)
-        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Write)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, first(Write)
         await _refused(sides.write(5, 2))
         sides.stay_down, sides.cut_when = False, lambda request: False
         flush, ledger, failures = sides.store.flush, sides.store.records.page, iter([CheckCondition(UNRECOVERED_READ_ERROR)])
@@ -143,7 +117,7 @@ def test_doubt_stays_until_mending_has_decided_it(tmp_path: Path, kind: type[Req
             return await flush(volume)
 
         if fails == "the link":
-            sides.answered_first, sides.cut_when = False, _first(kind)
+            sides.answered_first, sides.cut_when = False, first(kind)
         elif kind is Flush:
             sides.store.flush = flush_failing_once  # type: ignore[method-assign]  # the disk of the store fails once
         else:
@@ -157,20 +131,20 @@ def test_doubt_stays_until_mending_has_decided_it(tmp_path: Path, kind: type[Req
         await sides.flush()
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 def test_unmap_in_doubt_is_decided_before_anything_else_is_asked(tmp_path: Path) -> None:
     async def story(sides: CutSides) -> None:
         await sides.write(5, 1)
-        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Unmap)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, first(Unmap)
         await _refused(sides.unmap(5, 1))
         await sides.heal()
         assert await sides.read(5) == [0]
         await sides.flush()
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 def test_what_was_decided_in_favour_of_a_write_is_not_lost_by_a_crash_of_the_store(tmp_path: Path) -> None:
@@ -178,7 +152,7 @@ def test_what_was_decided_in_favour_of_a_write_is_not_lost_by_a_crash_of_the_sto
 
     async def story(sides: CutSides) -> None:
         await sides.write(5, 1)
-        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Write)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, first(Write)
         await _refused(sides.write(5, 2))
         await sides.heal()
         assert await sides.read(5) == [2]
@@ -188,7 +162,7 @@ def test_what_was_decided_in_favour_of_a_write_is_not_lost_by_a_crash_of_the_sto
         await sides.flush()
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 def test_store_without_room_for_it_twice_is_mended(tmp_path: Path) -> None:
@@ -206,7 +180,7 @@ def test_store_without_room_for_it_twice_is_mended(tmp_path: Path) -> None:
         await sides.flush()
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story)
+    on_cut_sides(tmp_path, story)
 
 
 def test_discard_in_the_middle_of_mending_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -229,7 +203,7 @@ def test_discard_in_the_middle_of_mending_leaves_nothing_behind(tmp_path: Path) 
         assert len(sides.volume.map.rows()) == 0
         assert sides.volume.superseded == []
 
-    _on_cut_sides(tmp_path, story)
+    on_cut_sides(tmp_path, story)
 
 
 def test_nothing_of_a_write_in_doubt_is_kept(tmp_path: Path) -> None:
@@ -238,7 +212,7 @@ def test_nothing_of_a_write_in_doubt_is_kept(tmp_path: Path) -> None:
     async def story(sides: CutSides) -> None:
         sides.answered_first, sides.stay_down = True, True
         for number in range(3):
-            sides.cut_when = _first(Write)
+            sides.cut_when = first(Write)
             results = await asyncio.gather(*(sides.write(lba, number) for lba in range(20)), return_exceptions=True)
             assert len([result for result in results if result is not None]) >= 19
             assert not sides.side_a.patient._waiting
@@ -248,7 +222,7 @@ def test_nothing_of_a_write_in_doubt_is_kept(tmp_path: Path) -> None:
         await sides.flush()
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story, stall_s=0.1)
+    on_cut_sides(tmp_path, story, stall_s=0.1)
 
 
 @pytest.mark.parametrize("kind", [Flush, Free])
@@ -259,14 +233,14 @@ def test_flush_that_fails_for_want_of_a_link_gives_up_no_position_for_good(
     async def story(sides: CutSides) -> None:
         for fill in range(3):
             await sides.write(5, fill)
-        sides.answered_first, sides.stay_down, sides.cut_when = answered_first, True, _first(kind)
+        sides.answered_first, sides.stay_down, sides.cut_when = answered_first, True, first(kind)
         await _refused(sides.flush())
         await sides.heal()
         await sides.flush()
         sides.check_one_to_one()
         assert await sides.read(5) == [2]
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 def test_sessions_that_bring_no_answer_do_not_stretch_the_stall(tmp_path: Path) -> None:
@@ -276,7 +250,7 @@ def test_sessions_that_bring_no_answer_do_not_stretch_the_stall(tmp_path: Path) 
             await _refused(sides.write(5, 1))
         assert sides.cuts > 3
 
-    _on_cut_sides(tmp_path, story, stall_s=0.5)
+    on_cut_sides(tmp_path, story, stall_s=0.5)
 
 
 def test_mending_that_fails_is_tried_again_while_the_session_lasts(tmp_path: Path) -> None:
@@ -296,7 +270,7 @@ def test_mending_that_fails_is_tried_again_while_the_session_lasts(tmp_path: Pat
         assert len(sides.said("link.mend-failed")) == 1
         assert len([event for event in sides.said("link.up") if event.fields["peer"] == "b"]) == 2
 
-    _on_cut_sides(tmp_path, story)
+    on_cut_sides(tmp_path, story)
 
 
 @pytest.mark.parametrize("kind", [Read, Flush, Free, Drop])
@@ -304,7 +278,7 @@ def test_commit_goes_on_after_a_long_loss_of_the_link(tmp_path: Path, kind: type
     async def story(sides: CutSides) -> None:
         await sides.write(5, 1, 2, 3)
         await sides.write(5, 4)
-        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(kind)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, first(kind)
         await sides.lifecycle.commit()
         await _until(lambda: bool(sides.said("redirect.waiting")))
         await sides.heal()
@@ -313,7 +287,7 @@ def test_commit_goes_on_after_a_long_loss_of_the_link(tmp_path: Path, kind: type
         assert sides.first_disk()[5:8] == [4, 2, 3]
         assert len(sides.store.records.rows()) == 0
 
-    _on_cut_sides(tmp_path, story, stall_s=0.1)
+    on_cut_sides(tmp_path, story, stall_s=0.1)
 
 
 def test_discard_without_a_link_is_at_once_and_keeps_what_is_written_after_it(tmp_path: Path) -> None:
@@ -335,7 +309,7 @@ def test_discard_without_a_link_is_at_once_and_keeps_what_is_written_after_it(tm
         assert sides.first_disk()[5] == 7
         assert len(sides.store.records.rows()) == 0
 
-    _on_cut_sides(tmp_path, story, stall_s=0.1)
+    on_cut_sides(tmp_path, story, stall_s=0.1)
 
 
 def test_after_a_commit_the_store_is_not_taken_for_a_lost_one(tmp_path: Path) -> None:
@@ -349,7 +323,7 @@ def test_after_a_commit_the_store_is_not_taken_for_a_lost_one(tmp_path: Path) ->
         await sides.flush()
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story)
+    on_cut_sides(tmp_path, story)
 
 
 def test_number_of_a_write_that_was_never_sent_is_not_missed_in_the_ledger(tmp_path: Path) -> None:
@@ -363,7 +337,7 @@ def test_number_of_a_write_that_was_never_sent_is_not_missed_in_the_ledger(tmp_p
         await sides.heal()
         assert await sides.read(5, 2) == [1, *sides.original(6)]
 
-    _on_cut_sides(tmp_path, story, stall_s=0.1)
+    on_cut_sides(tmp_path, story, stall_s=0.1)
 
 
 def test_flush_that_begins_while_the_volume_is_mended_gives_up_nothing_that_is_named(tmp_path: Path) -> None:
@@ -374,7 +348,7 @@ def test_flush_that_begins_while_the_volume_is_mended_gives_up_nothing_that_is_n
             await sides.flush()
             for lba in range(10, 20):
                 await sides.write(lba, lba)
-        sides.answered_first, sides.stay_down, sides.cut_when = True, True, _first(Flush)
+        sides.answered_first, sides.stay_down, sides.cut_when = True, True, first(Flush)
         await _refused(sides.flush())
         flushes: list[asyncio.Task[None]] = []
 
@@ -394,7 +368,7 @@ def test_flush_that_begins_while_the_volume_is_mended_gives_up_nothing_that_is_n
         assert await sides.read(10, 10) == [*range(10, 20)]
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story, stall_s=0.3)
+    on_cut_sides(tmp_path, story, stall_s=0.3)
 
 
 @pytest.mark.parametrize("doubt_comes", ["before the commit", "during the commit"])
@@ -409,7 +383,7 @@ def test_commit_leaves_no_block_behind_whose_write_is_in_doubt(
         redirected, doubtful = (5, 3) if doubt_comes == "before the commit" else (3, 5)
         await sides.write(redirected, 1)
         sides.answered_first, sides.stay_down = True, True
-        sides.cut_when = _first(Write)
+        sides.cut_when = first(Write)
         if doubt_comes == "before the commit":
             await _refused(sides.write(doubtful, 2))
         else:
@@ -435,7 +409,7 @@ def test_commit_leaves_no_block_behind_whose_write_is_in_doubt(
         assert (sides.first_disk()[redirected], sides.first_disk()[doubtful]) == (1, 2)
         assert len(sides.store.records.rows()) == 0
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 @pytest.mark.parametrize("chunks_most", [1, 256])
@@ -448,7 +422,7 @@ def test_hosts_are_not_held_up_by_a_commit_that_waits_for_the_link(
 
     async def story(sides: CutSides) -> None:
         await sides.write(5, 1)
-        sides.stay_down, sides.cut_when = True, _first(kind)
+        sides.stay_down, sides.cut_when = True, first(kind)
         await sides.lifecycle.commit()
         await _until(lambda: bool(sides.said("redirect.waiting")))
         async with asyncio.timeout(20):  # many times the stall: each fails after it, or works on the first disk
@@ -460,7 +434,7 @@ def test_hosts_are_not_held_up_by_a_commit_that_waits_for_the_link(
         assert (await sides.read(5))[0] in (1, 7)
         assert len(sides.store.records.rows()) == 0
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 def test_after_a_loss_of_the_link_a_commit_still_makes_the_map_durable_before_the_store_forgets(
@@ -496,7 +470,7 @@ def test_after_a_loss_of_the_link_a_commit_still_makes_the_map_durable_before_th
         assert [(drop.lba, drop.blocks) for drop in drops] == [(3, 1), (5, 1), (0, 64)]
         assert (sides.first_disk()[3], sides.first_disk()[5]) == (1, 2)
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 def test_hosts_are_not_held_up_by_the_end_of_a_commit_either(tmp_path: Path) -> None:
@@ -518,7 +492,7 @@ def test_hosts_are_not_held_up_by_the_end_of_a_commit_either(tmp_path: Path) -> 
         await sides.lifecycle.settled()
         assert (sides.volume.state, sides.first_disk()[5], sides.first_disk()[60]) == (State.OWN, 1, 7)
 
-    _on_cut_sides(tmp_path, story, stall_s=0.2)
+    on_cut_sides(tmp_path, story, stall_s=0.2)
 
 
 def test_a_batch_that_finds_no_link_fails_as_a_whole_after_one_stall(tmp_path: Path) -> None:
@@ -528,7 +502,7 @@ def test_a_batch_that_finds_no_link_fails_as_a_whole_after_one_stall(tmp_path: P
             results = await sides.volume.write([VolumeWrite(lba, [bytes(BLOCK)]) for lba in range(10)])
         assert [result and result.sense.information for result in results] == [*range(10)]
 
-    _on_cut_sides(tmp_path, story, stall_s=0.6)
+    on_cut_sides(tmp_path, story, stall_s=0.6)
 
 
 def test_nothing_of_a_former_session_lands_after_what_the_next_one_asks(tmp_path: Path) -> None:
@@ -566,7 +540,7 @@ def test_nothing_of_a_former_session_lands_after_what_the_next_one_asks(tmp_path
         await sides.flush()
         sides.check_one_to_one()
 
-    _on_cut_sides(tmp_path, story)
+    on_cut_sides(tmp_path, story)
 
 
 def test_a_drop_waits_for_the_writes_that_were_asked_before_it(tmp_path: Path) -> None:
@@ -589,4 +563,4 @@ def test_a_drop_waits_for_the_writes_that_were_asked_before_it(tmp_path: Path) -
         assert len(sides.store.records.rows()) == 0
         sides.volume.map.clear()
 
-    _on_cut_sides(tmp_path, story)
+    on_cut_sides(tmp_path, story)

@@ -18,7 +18,7 @@ from hwvirt.scsi.command import Command, Completion
 from hwvirt.scsi.sense import COMMUNICATION_TIMEOUT, decode_sense
 from hwvirt.scsi.status import Status
 
-from .cut_sides import CutSides
+from .cut_sides import CutSides, first, on_cut_sides
 from .desk import BLOCK
 
 READ = Command(read_16(0, 1), (), BLOCK)
@@ -53,30 +53,17 @@ class OneBlock:
         return Completion(Status.GOOD)
 
 
-def _on_cut_sides(folder: Path, story: Callable[[CutSides, OneBlock], Awaitable[None]], stall_s: float = 5.0) -> None:
-    async def run() -> None:
-        sides, unit = CutSides(folder, stall_s=stall_s), OneBlock()
-        sides.units[0] = unit
-        await sides.start()
-        try:
-            async with asyncio.timeout(20):
-                await story(sides, unit)
-        finally:
-            await sides.stop()
-            sides.close()
+def _on_one_block(folder: Path, story: Callable[[CutSides, OneBlock], Awaitable[None]]) -> None:
+    async def with_unit(sides: CutSides) -> None:
+        sides.units[0] = unit = OneBlock()
+        await story(sides, unit)
 
-    uvloop.run(run())
+    on_cut_sides(folder, with_unit)
 
 
 def _cut_at_first_execute(sides: CutSides) -> None:
     """The session ends at the first command that is forwarded from now on, with its answer on the way."""
-    seen: list[object] = []
-
-    def is_first(request: object) -> bool:
-        seen.extend([request] * isinstance(request, Execute))
-        return seen == [request]
-
-    sides.answered_first, sides.cut_when = True, is_first
+    sides.answered_first, sides.cut_when = True, first(Execute)
 
 
 def test_a_write_whose_answer_was_lost_does_not_undo_what_others_have_written_since(tmp_path: Path) -> None:
@@ -90,7 +77,7 @@ def test_a_write_whose_answer_was_lost_does_not_undo_what_others_have_written_si
         (completion,) = await forwarded
         assert (completion.status, unit.fill, unit.writes) == (Status.GOOD, 0x22, 2)
 
-    _on_cut_sides(tmp_path, story)
+    _on_one_block(tmp_path, story)
 
 
 def test_of_a_batch_that_comes_again_only_the_reads_are_executed_again(tmp_path: Path) -> None:
@@ -100,7 +87,7 @@ def test_of_a_batch_that_comes_again_only_the_reads_are_executed_again(tmp_path:
         assert (sides.cuts, unit.writes, unit.reads) == (1, 1, 4)
         assert (read.data[0][0], written.data, again.data[0][0]) == (7, (), 7)
 
-    _on_cut_sides(tmp_path, story)
+    _on_one_block(tmp_path, story)
 
 
 @pytest.mark.parametrize("seen", [False, True], ids=["not sent", "sent"])
@@ -128,7 +115,7 @@ def test_another_life_of_the_peer_is_not_asked_to_write_again(tmp_path: Path, se
         else:
             assert (written.status, unit.writes) == (Status.GOOD, 1)
 
-    _on_cut_sides(tmp_path, story)
+    _on_one_block(tmp_path, story)
 
 
 def test_a_life_that_counts_from_the_beginning_gets_no_answers_of_a_former_one(tmp_path: Path) -> None:
@@ -149,7 +136,7 @@ def test_a_life_that_counts_from_the_beginning_gets_no_answers_of_a_former_one(t
         await ForwardUnit(sides.side_a.patient, 0).execute([write_of(2)])
         assert (unit.fill, unit.writes) == (2, 2)
 
-    _on_cut_sides(tmp_path, story)
+    _on_one_block(tmp_path, story)
 
 
 def test_what_has_ended_at_the_peer_is_remembered_no_more(tmp_path: Path) -> None:
@@ -169,7 +156,7 @@ def test_what_has_ended_at_the_peer_is_remembered_no_more(tmp_path: Path) -> Non
         await forward.execute([READ] * 3)
         assert list(repeats._answers) == [52]
 
-    _on_cut_sides(tmp_path, story)
+    _on_one_block(tmp_path, story)
 
 
 def test_a_repetition_waits_for_what_is_under_way_and_shares_its_failure() -> None:
